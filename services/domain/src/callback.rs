@@ -1,0 +1,1 @@
+//! The callback life cycle (owned by the callback builder).

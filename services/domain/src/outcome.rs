@@ -1,0 +1,1 @@
+//! What one contact's events mean for the measures (owned by the outcomes builder).
