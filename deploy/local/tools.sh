@@ -95,7 +95,7 @@ install_kafka() {
         rm -rf "$home"
         staging=$(mktemp -d "$cache/kafka.XXXXXX")
         quietly mvn -q -B -ntp -f "$here/kafka/pom.xml" dependency:copy-dependencies \
-            -DincludeScope=runtime -DoutputDirectory="$staging"
+            -DincludeScope=runtime -DoutputDirectory="$staging" || { rm -rf "$staging"; return 1; }
         mv "$staging" "$home"
         # A class archive, made by one start and stop, halves every later start. Java ignores it
         # when it does not fit the running JVM, so a failure here costs time and nothing else.

@@ -68,6 +68,10 @@ share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 # A consumer that was killed is missed after this long; tests set their own session timeout above it.
 group.min.session.timeout.ms=1000
+# After kill -9 the controller refuses the new incarnation until the old one's session has run out:
+# 10 s a restart by default, 3 s here. Not less: a busy machine may stall the JVM for a second.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 # The default buffer (128 MB) is a quarter of the heap.
 log.cleaner.dedupe.buffer.size=8388608
 PROPERTIES
@@ -81,13 +85,14 @@ prepare() { # DIR PORT CONTROLLER_PORT
     write_properties "$dir" "$2" "$3"
     if [ ! -e "$dir/data/meta.properties" ]; then
         java_command "$dir"
-        "${jvm[@]}" kafka.tools.StorageTool format --cluster-id "$(cluster_id)" \
+        "${jvm[@]}" kafka.tools.StorageTool format --ignore-formatted --cluster-id "$(cluster_id)" \
             --config "$dir/server.properties" >"$dir/format.log" 2>&1 || { cat "$dir/format.log" >&2; fail "formatting $dir failed"; }
     fi
 }
 
-# 16 random bytes in URL-safe base64 without padding, as Kafka's own `random-uuid` prints; a JVM start less.
-cluster_id() { head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d '='; }
+# 16 random bytes in base64 without padding, as Kafka's own `random-uuid` prints, but a JVM start less.
+# Letters for + and /: Kafka wants the URL-safe alphabet, and a leading - would read as an option.
+cluster_id() { head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d '='; }
 
 answers() { # PORT
     (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null

@@ -44,6 +44,13 @@ enum Part {
     Digits,
 }
 
+impl Part {
+    /// Can follow an "and" inside one number.
+    fn small(self) -> bool {
+        matches!(self, Self::Unit(_) | Self::Teen(_) | Self::Tens(_) | Self::Dix | Self::Vingt)
+    }
+}
+
 fn part(word: &str) -> Option<Part> {
     use Part::{Digits, Dix, Hundred, Hundreds, Teen, Tens, Thousand, Unit, Vingt};
     if word.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -105,7 +112,7 @@ fn part(word: &str) -> Option<Part> {
 
 /// Words that may stand inside a spoken number, between two parts of it.
 fn joins(word: &str) -> bool {
-    matches!(word, "and" | "y" | "et" | "oh" | "o")
+    matches!(word, "and" | "y" | "et")
 }
 
 /// The run that starts at token `first`, if there is one.
@@ -122,12 +129,12 @@ pub(crate) fn run_at(tokens: &Tokens, first: usize) -> Option<Run> {
                 run.spoken = true;
                 writer.take(part);
             }
-            None if joins(word) && part(tokens.word(at + 1)).is_some() => {
-                // "four oh one k": a zero. "setenta y uno": nothing.
-                if matches!(word, "oh" | "o") {
-                    writer.take(Part::Unit(0));
-                }
+            // "four oh one k": a zero.
+            None if matches!(word, "oh" | "o") && part(tokens.word(at + 1)).is_some() => {
+                writer.take(Part::Unit(0));
             }
+            // "setenta y uno", "hundred and five"; not "1040 and 1099".
+            None if joins(word) && writer.open() && part(tokens.word(at + 1)).is_some_and(Part::small) => {}
             None => break,
         }
         at += 1;
@@ -166,6 +173,11 @@ impl Writer {
     /// The group waits for what is smaller than a hundred.
     fn round(&self) -> bool {
         self.group.is_some_and(|group| group >= 100 && group % 100 == 0)
+    }
+
+    /// Waits for what may follow an "and".
+    fn open(&self) -> bool {
+        self.round() || self.group.is_some_and(|group| group % 100 >= 20 && group % 10 == 0)
     }
 
     fn add(&mut self, value: u32) {
@@ -267,6 +279,8 @@ mod tests {
         assert_eq!(read("my social is one two three four five six seven eight nine"), ["123456789"]);
         assert_eq!(read("cero uno dos tres, cuatro"), ["01234"]);
         assert_eq!(read("123-45-6789 ok"), ["123456789"]);
+        assert_eq!(read("ten ninety six and ten ninety nine"), ["1096", "1099"]);
+        assert_eq!(read("setenta y uno"), ["71"]);
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! shown. Years and form numbers stay: "2023", "1040", "CP 2000" say what the caller
 //! needs.
 //!
-//! The rule is deliberately greedy: any six digits in one piece, or any run of seven that
-//! is not made of years and known forms, goes, whatever it was. Names are not found (that
+//! The rule is deliberately greedy: any six digits in one piece or spoken in one breath,
+//! or any run of seven that is not made of years and known forms, goes, whatever it was. Names are not found (that
 //! takes a model of its own), so redacted text is still not free text to be logged.
 
 use crate::number::{Run, run_at};
@@ -153,7 +153,7 @@ fn sensitive(tokens: &Tokens, run: &Run) -> Option<Masked> {
     if longest >= 6 {
         return Some(by_length(total));
     }
-    if total < 7 {
+    if total < if run.spoken { 6 } else { 7 } {
         return None;
     }
     let known = !run.spoken && (run.first..run.end).all(|at| year_or_form(tokens.word(at)));

@@ -36,6 +36,9 @@
 //! Rejected: WATCH/MULTI (a round trip more, and no check inside), one key per contact
 //! (a load would need SCAN over the whole key space), Redis functions (not in 6.2).
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use domain::{ContactId, TimeMs};
 use redis::aio::ConnectionManager;
 use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind};
@@ -92,11 +95,6 @@ pub(crate) enum Acquired {
         /// The epoch.
         epoch: u64,
     },
-    /// Ours still: nobody had it in between, memory is good.
-    Resumed {
-        /// The last batch that is there.
-        batch: u64,
-    },
 }
 
 /// What came of a commit.
@@ -119,11 +117,19 @@ pub(crate) enum Committed {
     },
 }
 
+/// One field of a hash.
+type Field = (Vec<u8>, Vec<u8>);
+
+/// A hash as it came out of Redis.
+pub(crate) type Fields = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// A loaded pool, still encoded.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    pub(crate) contacts: Vec<Vec<u8>>,
-    pub(crate) agents: Vec<Vec<u8>>,
+    /// Id to record.
+    pub(crate) contacts: Fields,
+    /// Id to record.
+    pub(crate) agents: Fields,
     pub(crate) meta: Option<Vec<u8>>,
     /// Pool time of the last batch.
     pub(crate) now: TimeMs,
@@ -178,7 +184,7 @@ pub(crate) struct PoolStore {
     pool: String,
     keys: Keys,
     owner: Owner,
-    scripts: std::sync::Arc<Scripts>,
+    scripts: Arc<Scripts>,
 }
 
 /// The scripts, hashed once.
@@ -197,7 +203,7 @@ impl PoolStore {
             pool: pool.to_owned(),
             keys: Keys::new(prefix, pool),
             owner,
-            scripts: std::sync::Arc::new(Scripts {
+            scripts: Arc::new(Scripts {
                 acquire: Script::new(include_str!("lua/acquire.lua")),
                 renew: Script::new(include_str!("lua/renew.lua")),
                 release: Script::new(include_str!("lua/release.lua")),
@@ -206,10 +212,10 @@ impl PoolStore {
         }
     }
 
-    /// Takes the pool if it is free, or takes up epoch `resume` again (0: none).
-    pub(crate) async fn acquire(&self, resume: u64) -> RedisResult<Acquired> {
+    /// Takes the pool if it is free.
+    pub(crate) async fn acquire(&self) -> RedisResult<Acquired> {
         let mut connection = self.connection.clone();
-        let (state, epoch, batch, holder, _left): (String, u64, u64, String, String) = self
+        let (state, epoch, holder): (String, u64, String) = self
             .scripts
             .acquire
             .key(&self.keys.lease)
@@ -217,23 +223,19 @@ impl PoolStore {
             .arg(&self.owner.name)
             .arg(&self.owner.address)
             .arg(self.owner.lease_ms)
-            .arg(resume)
             .invoke_async(&mut connection)
             .await?;
-        Ok(match state.as_str() {
-            "acquired" => {
-                // Its own key, its own slot in a cluster: not in the script. Before any
-                // event is written, so the relay cannot miss an outbox.
-                let () = redis::cmd("SADD")
-                    .arg(&self.pools_key)
-                    .arg(&self.pool)
-                    .query_async(&mut connection)
-                    .await?;
-                Acquired::New { epoch }
-            }
-            "resumed" => Acquired::Resumed { batch },
-            _ => Acquired::Held { owner: holder },
-        })
+        if state != "acquired" {
+            return Ok(Acquired::Held { owner: holder });
+        }
+        // Its own key, its own slot in a cluster: not in the script. Before any event is
+        // written, so the relay cannot miss an outbox.
+        let () = redis::cmd("SADD")
+            .arg(&self.pools_key)
+            .arg(&self.pool)
+            .query_async(&mut connection)
+            .await?;
+        Ok(Acquired::New { epoch })
     }
 
     /// Prolongs the lease; `false`: another owner has raised the fence.
@@ -279,13 +281,13 @@ impl PoolStore {
         })
     }
 
-    /// All values of a hash, each once (HSCAN may show a field twice).
-    async fn scan(&self, key: &str) -> RedisResult<Vec<Vec<u8>>> {
+    /// All fields of a hash, each once (HSCAN may show a field twice).
+    async fn scan(&self, key: &str) -> RedisResult<Fields> {
         let mut connection = self.connection.clone();
-        let mut records = std::collections::BTreeMap::new();
+        let mut records = Fields::new();
         let mut cursor = 0u64;
         loop {
-            let (next, fields): (u64, Vec<(Vec<u8>, Vec<u8>)>) = redis::cmd("HSCAN")
+            let (next, fields): (u64, Vec<Field>) = redis::cmd("HSCAN")
                 .arg(key)
                 .arg(cursor)
                 .arg("COUNT")
@@ -294,7 +296,7 @@ impl PoolStore {
                 .await?;
             records.extend(fields);
             if next == 0 {
-                return Ok(records.into_values().collect());
+                return Ok(records);
             }
             cursor = next;
         }
@@ -369,9 +371,7 @@ impl PoolStore {
             _ => Committed::Deposed { epoch: number },
         })
     }
-
-    /// Entries in the outbox: asked while nothing is committed.
-    pub(crate) async fn outbox_events(&self) -> RedisResult<u64> {
-        redis::cmd("XLEN").arg(&self.keys.outbox).query_async(&mut self.connection.clone()).await
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ mod condition;
 pub mod grpc;
 pub mod local;
 mod log_limit;
+pub mod policy;
 pub mod redis_store;
 mod secret;
 mod service;

@@ -31,6 +31,8 @@ pub struct Running {
     pub grpc: Option<SocketAddr>,
     /// The bound admin port.
     pub admin: SocketAddr,
+    /// What `/ready` says.
+    pub readiness: Readiness,
     /// Ends when the role has drained, or with the error that ended it early.
     pub finished: JoinHandle<anyhow::Result<()>>,
 }
@@ -158,6 +160,7 @@ impl Service {
         let (admin_address, admin_task) =
             admin::serve(admin_listener, Arc::new(registry), readiness.clone()).await?;
         let closing = shutdown.clone();
+        let shown = readiness.clone();
         let server = grpc::server(&args.tls)?
             .add_routes(routes)
             .serve_with_incoming_shutdown(
@@ -202,6 +205,7 @@ impl Service {
         Ok(Running {
             grpc: Some(address),
             admin: admin_address,
+            readiness: shown,
             finished,
         })
     }

@@ -6,8 +6,11 @@
 //! set is taken whole or not at all. Names are resolved to dense indexes here, once, so
 //! that the pool never looks a name up.
 
+mod check;
+mod document;
 mod parse;
 
+pub(crate) use check::is_language;
 pub use parse::{Fault, Faults};
 
 use std::collections::BTreeMap;
@@ -62,6 +65,9 @@ pub struct PoolPolicy {
     pub agents: BTreeMap<String, AgentPolicy>,
     /// How long a contact that ended is remembered, so that late events find it, in ms.
     pub remember_ended_ms: u64,
+    /// How long a contact that talked to a person stays open for the survey after its call
+    /// and its wrap-ups are over, in ms.
+    pub survey_wait_ms: u64,
 }
 
 /// An agent known in advance.

@@ -1,5 +1,7 @@
 //! What a pool asks its shell to do.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::input::{CallbackEnd, CallbackStep, Cause, Disposition, NoticeKind, RoutedBy, SurveyAnswers, SwitchAgentState, SwitchRef};
@@ -195,15 +197,15 @@ pub struct Event {
     /// When.
     pub at: TimeMs,
     /// W3C trace context.
-    pub traceparent: String,
+    pub traceparent: Arc<str>,
     /// Line's name.
-    pub line: String,
+    pub line: Arc<str>,
     /// Topic id at this event.
-    pub topic: String,
+    pub topic: Arc<str>,
     /// Queue; empty: none yet.
-    pub queue: String,
+    pub queue: Arc<str>,
     /// Language.
-    pub language: String,
+    pub language: Arc<str>,
     /// Channel.
     pub channel: u8,
     /// Pseudonym.
@@ -211,7 +213,7 @@ pub struct Event {
     /// First arrival.
     pub arrived_at: TimeMs,
     /// The switch; empty: none.
-    pub switch: String,
+    pub switch: Arc<str>,
     /// What happened.
     pub body: EventBody,
 }

@@ -1,1 +1,0 @@
-//! The callback life cycle (owned by the callback builder).

@@ -1,1 +1,0 @@
-//! What one contact's events mean for the measures (owned by the outcomes builder).
