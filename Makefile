@@ -32,7 +32,7 @@ load: build tools ## one scenario, every role a process of its own, real Redis a
 	@$(BIN)/loadtest load --scenario $(SCENARIO)
 
 bench: build tools ## decisions/s against a raw tonic stream, ns per input of the pool, the classifier
-	@$(CARGO) bench --profile release --locked $(QUIET) -p domain -p intent
+	@$(CARGO) bench --profile release --locked $(QUIET) -p domain -p intent --bench pool --bench classify
 	@$(BIN)/loadtest bench
 
 # The cheap ones first.

@@ -50,6 +50,17 @@ pub(crate) struct Dev {
 impl Dev {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(binary: &Path, policy: Option<&Path>, kafka: &str, logs: &Path) -> anyhow::Result<Self> {
+        Self::start_with(binary, policy, kafka, logs, &[]).await
+    }
+
+    /// The same, with options of its roles in the environment.
+    pub(crate) async fn start_with(
+        binary: &Path,
+        policy: Option<&Path>,
+        kafka: &str,
+        logs: &Path,
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let log = logs.join("dev.log");
         let mut command = Command::new(binary);
         command.arg("dev").arg(format!("--kafka={kafka}"));
@@ -57,6 +68,7 @@ impl Dev {
             command.arg("--policy-dir").arg(policy);
         }
         let mut child = command
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)

@@ -136,7 +136,8 @@ impl Driver {
         self.writer.flush()
     }
 
-    async fn turn(&mut self) -> anyhow::Result<Us> {
+    /// Takes what the network brought, does what is due, sends what there is room for.
+    pub(crate) async fn turn(&mut self) -> anyhow::Result<Us> {
         // Lets the streams' tasks run between two turns even when there is always work.
         tokio::task::yield_now().await;
         let now = self.clock.now();
@@ -185,7 +186,8 @@ impl Driver {
         self.buffer = frames;
     }
 
-    fn flush(&mut self, now: Us) {
+    /// Sends what there is room for.
+    pub(crate) fn flush(&mut self, now: Us) {
         for ((node, kind), (_, sender)) in &self.senders {
             while sender.has_room() {
                 let Some(frame) = self.core.next_frame(now, *node, *kind) else { break };
@@ -218,7 +220,7 @@ impl Driver {
     }
 
     /// Waits for the network, at most until `until`.
-    async fn wait(&mut self, until: Option<Us>) {
+    pub(crate) async fn wait(&mut self, until: Option<Us>) {
         let until = until.unwrap_or_else(|| self.clock.now() + 50 * MILLISECOND);
         let instant = tokio::time::Instant::from_std(self.clock.instant(until));
         tokio::select! {

@@ -179,6 +179,9 @@ impl Core {
                 link.heartbeat = u64::from(welcome.system_status_timer_ms.clamp(1000, 60_000)) * MILLISECOND;
                 let (at, connection) = (now + link.heartbeat, link.connection);
                 self.timer(at, Timer::Heartbeat(node, connection));
+                if welcome.snapshot_required && self.outbox.node().is_some() {
+                    self.snapshot(now);
+                }
                 self.ask_those_without_credit(now);
             }
             StreamKind::Events => {
@@ -211,20 +214,19 @@ impl Core {
             StreamKind::Events => {
                 if self.outbox.node() == Some(node) {
                     self.outbox.detach();
-                    self.attach_events_elsewhere(now);
+                    self.attach_events_elsewhere();
                 }
             }
             StreamKind::Commands => self.nodes[node].results_out.clear(),
         }
     }
 
-    fn attach_events_elsewhere(&mut self, now: Us) {
+    fn attach_events_elsewhere(&mut self) {
         let next = (0..self.nodes.len()).find(|node| self.nodes[*node].streams[StreamKind::Events as usize].up);
         if let Some(node) = next {
             // That node told what it held when it was connected; resending more than
             // needed is harmless, the mesh drops repeats.
             self.outbox.attach(node, 0);
-            let _ = now;
         }
     }
 

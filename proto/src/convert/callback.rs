@@ -99,9 +99,16 @@ pub fn cancel_target(wire: &v1::Cancel) -> Result<CancelTarget, FieldError> {
         return ContactId::from_bytes(&wire.contact_id).map(CancelTarget::Contact);
     }
     if wire.code.len() != CODE_BYTES || !wire.code.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(FieldError::new("code", "6 digits", format!("{} bytes", wire.code.len())));
+        return Err(FieldError::new(
+            "code",
+            "6 digits",
+            format!("{} bytes", wire.code.len()),
+        ));
     }
-    Ok(CancelTarget::Code { caller: caller(&wire.caller)?, code: wire.code.clone() })
+    Ok(CancelTarget::Code {
+        caller: caller(&wire.caller)?,
+        code: wire.code.clone(),
+    })
 }
 
 /// What became of a dial: the contact, the attempt, the end.
@@ -124,7 +131,11 @@ pub fn dial_result(wire: &v1::DialResult) -> Result<(ContactId, u32, DialEnd), F
         Ok(cti::v1::DialOutcome::Voicemail) => DialEnd::Voicemail,
         Ok(cti::v1::DialOutcome::Failed) => DialEnd::Failed,
         Ok(cti::v1::DialOutcome::Unspecified) | Err(_) => {
-            return Err(FieldError::new("outcome", "1 to 5, unless not_placed", wire.outcome));
+            return Err(FieldError::new(
+                "outcome",
+                "1 to 5, unless not_placed",
+                wire.outcome,
+            ));
         }
     };
     Ok((contact, wire.attempt, end))
@@ -196,11 +207,17 @@ pub fn report(booking: &Booking, report: &Report, ring_ms: u64, now: TimeMs) -> 
             route: route(booking),
             report_sequence,
         }),
-        ReportBody::Progress { attempt, step, next_at } => progress(*attempt, step_to_wire(*step), *next_at),
+        ReportBody::Progress {
+            attempt,
+            step,
+            next_at,
+        } => progress(*attempt, step_to_wire(*step), *next_at),
         // No step of an attempt: the last one's number, and when the next may be made.
-        ReportBody::CarriedOver { attempt, next_at } => {
-            progress(attempt.saturating_sub(1), routing::v1::CallbackStep::Failed, Some(*next_at))
-        }
+        ReportBody::CarriedOver { attempt, next_at } => progress(
+            attempt.saturating_sub(1),
+            routing::v1::CallbackStep::Failed,
+            Some(*next_at),
+        ),
         ReportBody::Ended { end } => Body::CancelVirtual(routing::v1::CancelVirtual {
             end: end_to_wire(*end).into(),
             report_sequence,
@@ -231,7 +248,11 @@ fn route(booking: &Booking) -> Option<routing::v1::Route> {
         topic: booking.topic.clone(),
         topic_confidence: 0.0,
         other_topics: Vec::new(),
-        language: if booking.language.is_empty() { "en".to_owned() } else { booking.language.clone() },
+        language: if booking.language.is_empty() {
+            "en".to_owned()
+        } else {
+            booking.language.clone()
+        },
         channel: 0,
         caller: Bytes::copy_from_slice(&booking.caller.0.to_be_bytes()),
         authenticated: false,
@@ -281,7 +302,11 @@ fn contact_bytes(contact: ContactId) -> Bytes {
 
 fn caller(bytes: &[u8]) -> Result<CallerId, FieldError> {
     let bytes: [u8; 16] = bytes.try_into().map_err(|_| {
-        FieldError::new("caller", "exactly 16 bytes", format!("{} bytes", bytes.len()))
+        FieldError::new(
+            "caller",
+            "exactly 16 bytes",
+            format!("{} bytes", bytes.len()),
+        )
     })?;
     Ok(CallerId(u128::from_be_bytes(bytes)))
 }
@@ -310,13 +335,21 @@ fn time(field: &'static str, at_ms: u64) -> Result<TimeMs, FieldError> {
 fn token(field: &'static str, text: &str) -> Result<String, FieldError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if text.is_empty() || text.len() > 64 || !text.bytes().all(allowed) {
-        return Err(FieldError::new(field, "1 to 64 bytes of [A-Za-z0-9._-]", text.escape_default()));
+        return Err(FieldError::new(
+            field,
+            "1 to 64 bytes of [A-Za-z0-9._-]",
+            text.escape_default(),
+        ));
     }
     Ok(text.to_owned())
 }
 
 fn token_or_empty(field: &'static str, text: &str) -> Result<String, FieldError> {
-    if text.is_empty() { Ok(String::new()) } else { token(field, text) }
+    if text.is_empty() {
+        Ok(String::new())
+    } else {
+        token(field, text)
+    }
 }
 
 #[cfg(test)]
@@ -352,25 +385,39 @@ mod tests {
     fn nonsense_names_the_field_the_limit_and_the_value() {
         type Spoil = fn(&mut v1::Book);
         let cases: [(&str, Spoil); 12] = [
-            ("contact_id", |book| book.contact_id = Bytes::from_static(&[1; 15])),
+            ("contact_id", |book| {
+                book.contact_id = Bytes::from_static(&[1; 15])
+            }),
             ("pool", |book| book.pool = String::new()),
             ("pool", |book| book.pool = "a b".to_owned()),
             ("switch_id", |book| book.switch_id = "x".repeat(65)),
             ("caller", |book| book.caller = Bytes::new()),
-            ("number", |book| book.number = Bytes::from_static(b"+15550100")),
+            ("number", |book| {
+                book.number = Bytes::from_static(b"+15550100")
+            }),
             ("number", |book| book.number = Bytes::from(vec![0; 257])),
             ("time_zone", |book| book.time_zone = "Moon/Base".to_owned()),
             ("topic", |book| book.topic = "a topic".to_owned()),
             ("arrived_at_ms", |book| book.arrived_at_ms = u64::MAX),
-            ("expected_callback_ms", |book| book.expected_callback_ms = u64::MAX),
-            ("window.until_ms", |book| book.window = Some(v1::Window { from_ms: 9, until_ms: 9 })),
+            ("expected_callback_ms", |book| {
+                book.expected_callback_ms = u64::MAX
+            }),
+            ("window.until_ms", |book| {
+                book.window = Some(v1::Window {
+                    from_ms: 9,
+                    until_ms: 9,
+                })
+            }),
         ];
         for (field, spoil) in cases {
             let mut spoilt = book();
             spoil(&mut spoilt);
             let fault = new_booking(&spoilt, "").expect_err(field);
             assert_eq!(fault.field, field);
-            assert!(!fault.limit.is_empty() && !fault.value.contains("5550100"), "{fault}");
+            assert!(
+                !fault.limit.is_empty() && !fault.value.contains("5550100"),
+                "{fault}"
+            );
         }
     }
 
@@ -394,10 +441,17 @@ mod tests {
 
     #[test]
     fn a_cancellation_is_by_contact_or_by_caller_and_code() {
-        let mut wire = v1::Cancel { contact_id: Bytes::new(), caller: Bytes::from_static(&[2; 16]), code: "12345".to_owned() };
+        let mut wire = v1::Cancel {
+            contact_id: Bytes::new(),
+            caller: Bytes::from_static(&[2; 16]),
+            code: "12345".to_owned(),
+        };
         assert_eq!(cancel_target(&wire).expect_err("five digits").field, "code");
         wire.code = "123456".to_owned();
-        assert!(matches!(cancel_target(&wire), Ok(CancelTarget::Code { .. })));
+        assert!(matches!(
+            cancel_target(&wire),
+            Ok(CancelTarget::Code { .. })
+        ));
         wire.contact_id = Bytes::from_static(&[1; 16]);
         assert!(matches!(cancel_target(&wire), Ok(CancelTarget::Contact(_))));
     }

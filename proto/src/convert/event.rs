@@ -58,59 +58,102 @@ pub fn time(timestamp: &prost_types::Timestamp) -> TimeMs {
 
 fn body(body: EventBody, sequence: u64) -> Body {
     match body {
-        EventBody::Offered { topic_confidence, person_asked, authenticated } => {
-            Body::Offered(v1::Offered { topic_confidence, person_asked, authenticated })
-        }
-        EventBody::Queued { position, expected_wait_ms, low_ms, high_ms, reason, place_from } => {
-            Body::Queued(v1::Queued {
-                position,
-                expected_wait_ms,
-                expected_wait_low_ms: low_ms,
-                expected_wait_high_ms: high_ms,
-                reason: queued_reason(reason).into(),
-                place_from_ms: place_from.0,
-            })
-        }
-        EventBody::OfferMade { virtual_hold, windows } => {
-            Body::OfferMade(v1::OfferMade { virtual_hold, windows })
-        }
+        EventBody::Offered {
+            topic_confidence,
+            person_asked,
+            authenticated,
+        } => Body::Offered(v1::Offered {
+            topic_confidence,
+            person_asked,
+            authenticated,
+        }),
+        EventBody::Queued {
+            position,
+            expected_wait_ms,
+            low_ms,
+            high_ms,
+            reason,
+            place_from,
+        } => Body::Queued(v1::Queued {
+            position,
+            expected_wait_ms,
+            expected_wait_low_ms: low_ms,
+            expected_wait_high_ms: high_ms,
+            reason: queued_reason(reason).into(),
+            place_from_ms: place_from.0,
+        }),
+        EventBody::OfferMade {
+            virtual_hold,
+            windows,
+        } => Body::OfferMade(v1::OfferMade {
+            virtual_hold,
+            windows,
+        }),
         EventBody::OfferDeclined => Body::OfferDeclined(v1::OfferDeclined {}),
-        EventBody::Assigned { agent, assignment, waited_ms } => {
-            Body::Assigned(v1::Assigned { agent_id: agent.to_string(), assignment, waited_ms })
-        }
-        EventBody::Delivered { agent } => Body::Delivered(v1::Delivered { agent_id: agent.to_string() }),
-        EventBody::Established { agent, waited_ms, callback, first, nuisance_hold_ms, agent_held_ms } => {
-            Body::Established(v1::Established {
-                agent_id: agent.to_string(),
-                waited_ms,
-                callback,
-                first,
-                nuisance_hold_ms,
-                agent_held_ms,
-            })
-        }
-        EventBody::NotAnswered { agent, cause: why } => {
-            Body::NotAnswered(v1::NotAnswered { agent_id: agent.to_string(), cause: cause(why) })
-        }
-        EventBody::TransferRequested { from, from_topic, to_topic, warm } => {
+        EventBody::Assigned {
+            agent,
+            assignment,
+            waited_ms,
+        } => Body::Assigned(v1::Assigned {
+            agent_id: agent.to_string(),
+            assignment,
+            waited_ms,
+        }),
+        EventBody::Delivered { agent } => Body::Delivered(v1::Delivered {
+            agent_id: agent.to_string(),
+        }),
+        EventBody::Established {
+            agent,
+            waited_ms,
+            callback,
+            first,
+            nuisance_hold_ms,
+            agent_held_ms,
+        } => Body::Established(v1::Established {
+            agent_id: agent.to_string(),
+            waited_ms,
+            callback,
+            first,
+            nuisance_hold_ms,
+            agent_held_ms,
+        }),
+        EventBody::NotAnswered { agent, cause: why } => Body::NotAnswered(v1::NotAnswered {
+            agent_id: agent.to_string(),
+            cause: cause(why),
+        }),
+        EventBody::TransferRequested {
+            from,
+            from_topic,
+            to_topic,
+            warm,
+        } => {
             let from_agent_id = from.to_string();
-            Body::TransferRequested(v1::TransferRequested { from_agent_id, from_topic, to_topic, warm })
+            Body::TransferRequested(v1::TransferRequested {
+                from_agent_id,
+                from_topic,
+                to_topic,
+                warm,
+            })
         }
         EventBody::Transferred { from, to } => Body::Transferred(v1::Transferred {
             from_agent_id: from.to_string(),
             to_agent_id: to.to_string(),
         }),
-        EventBody::Disconnected { agent, talk_ms } => {
-            Body::Disconnected(v1::Disconnected { agent_id: agent.to_string(), talk_ms })
-        }
-        EventBody::WrappedUp { agent, disposition: outcome, handle_ms, timed_out } => {
-            Body::WrappedUp(v1::WrappedUp {
-                agent_id: agent.to_string(),
-                disposition: disposition(outcome),
-                handle_ms,
-                timed_out,
-            })
-        }
+        EventBody::Disconnected { agent, talk_ms } => Body::Disconnected(v1::Disconnected {
+            agent_id: agent.to_string(),
+            talk_ms,
+        }),
+        EventBody::WrappedUp {
+            agent,
+            disposition: outcome,
+            handle_ms,
+            timed_out,
+        } => Body::WrappedUp(v1::WrappedUp {
+            agent_id: agent.to_string(),
+            disposition: disposition(outcome),
+            handle_ms,
+            timed_out,
+        }),
         EventBody::Abandoned { waited_ms, ringing } => {
             Body::Abandoned(v1::Abandoned { waited_ms, ringing })
         }
@@ -120,13 +163,21 @@ fn body(body: EventBody, sequence: u64) -> Body {
             until_ms: window.map_or(0, |window| window.until.0),
         }),
         EventBody::CallbackAttempted { attempt, step } => {
-            Body::CallbackAttempted(v1::CallbackAttempted { attempt, step: callback_step(step) })
+            Body::CallbackAttempted(v1::CallbackAttempted {
+                attempt,
+                step: callback_step(step),
+            })
         }
-        EventBody::CallbackEnded { end, attempts } => {
-            Body::CallbackEnded(v1::CallbackEnded { end: callback_end(end), attempts })
+        EventBody::CallbackEnded { end, attempts } => Body::CallbackEnded(v1::CallbackEnded {
+            end: callback_end(end),
+            attempts,
+        }),
+        EventBody::DefaultRouted { by } => {
+            Body::DefaultRouted(v1::DefaultRouted { by: routed_by(by) })
         }
-        EventBody::DefaultRouted { by } => Body::DefaultRouted(v1::DefaultRouted { by: routed_by(by) }),
-        EventBody::Blocked { reason } => Body::Blocked(v1::Blocked { reason: u32::from(reason) }),
+        EventBody::Blocked { reason } => Body::Blocked(v1::Blocked {
+            reason: u32::from(reason),
+        }),
         EventBody::SurveyAnswered(survey) => Body::SurveyAnswered(v1::SurveyAnswered {
             calls_about_this: survey.calls_about_this,
             all_answered: yes_or_no(survey.all_answered),

@@ -28,20 +28,32 @@ const ROUNDS_MAX: usize = 4;
 
 /// The answer to a request to book.
 enum Answer {
-    Accepted { stored: Stored, result: BookResult },
-    Refused { reason: v1::RefusalReason, result: BookResult },
+    Accepted {
+        stored: Stored,
+        result: BookResult,
+    },
+    Refused {
+        reason: v1::RefusalReason,
+        result: BookResult,
+    },
     Invalid(FieldError),
 }
 
 impl Desk {
     /// Answers a request to book.
-    pub(crate) async fn book(self: &Arc<Self>, book: &v1::Book, traceparent: &str) -> v1::response::Body {
+    pub(crate) async fn book(
+        self: &Arc<Self>,
+        book: &v1::Book,
+        traceparent: &str,
+    ) -> v1::response::Body {
         let start = Instant::now();
         let answer = match self.checked(book, traceparent) {
             Ok(new) => self.book_checked(new).await,
             Err(answer) => answer,
         };
-        self.metrics.book_seconds.observe(start.elapsed().as_secs_f64());
+        self.metrics
+            .book_seconds
+            .observe(start.elapsed().as_secs_f64());
         match answer {
             Answer::Accepted { stored, result } => {
                 self.metrics.booked(result);
@@ -50,7 +62,10 @@ impl Desk {
             }
             Answer::Refused { reason, result } => {
                 self.metrics.booked(result);
-                v1::response::Body::Refused(v1::Refused { reason: reason.into(), ..v1::Refused::default() })
+                v1::response::Body::Refused(v1::Refused {
+                    reason: reason.into(),
+                    ..v1::Refused::default()
+                })
             }
             Answer::Invalid(fault) => {
                 self.metrics.booked(BookResult::Invalid);
@@ -61,7 +76,11 @@ impl Desk {
 
     /// Checks what does not need the store, and fills in what policy knows.
     fn checked(&self, book: &v1::Book, traceparent: &str) -> Result<NewBooking, Answer> {
-        let traceparent = if runtime::trace::is_valid(traceparent) { traceparent } else { "" };
+        let traceparent = if runtime::trace::is_valid(traceparent) {
+            traceparent
+        } else {
+            ""
+        };
         let mut new = convert::new_booking(book, traceparent).map_err(Answer::Invalid)?;
         let now = self.now();
         if new.arrived_at == TimeMs(0) || new.arrived_at > now {
@@ -76,12 +95,17 @@ impl Desk {
             None if !new.topic.is_empty() => new.topic.clone(),
             None => format!("line.{}", new.line),
         };
-        let Some(window) = new.window else { return Ok(new) };
+        let Some(window) = new.window else {
+            return Ok(new);
+        };
         let farthest = now.plus(self.config.window_ahead_hours_max * 3_600_000);
         if window.from > farthest || window.until <= now {
             return Err(Answer::Invalid(FieldError::new(
                 "window",
-                format!("ends after now, starts within {} hours", self.config.window_ahead_hours_max),
+                format!(
+                    "ends after now, starts within {} hours",
+                    self.config.window_ahead_hours_max
+                ),
                 format!("{} to {}", window.from, window.until),
             )));
         }
@@ -111,7 +135,11 @@ impl Desk {
             self.withdraw_later(contact, since);
             return unavailable();
         };
-        if let Answer::Accepted { stored, result: BookResult::Accepted } = &answer {
+        if let Answer::Accepted {
+            stored,
+            result: BookResult::Accepted,
+        } = &answer
+        {
             // Durable: from here on it is accepted, whatever happens.
             self.register(stored).await;
         }
@@ -163,11 +191,18 @@ impl Desk {
                 return self.without_seat(&booking).await;
             }
             let report_at = now.plus(self.config.report_retry_ms);
-            match self.store.book(&booking, revision, &self.rules, report_at).await? {
+            match self
+                .store
+                .book(&booking, revision, &self.rules, report_at)
+                .await?
+            {
                 Booked::New(stored) => {
                     self.settle().await?;
                     self.faults.pass(Point::Booked).await;
-                    return Ok(Answer::Accepted { stored, result: BookResult::Accepted });
+                    return Ok(Answer::Accepted {
+                        stored,
+                        result: BookResult::Accepted,
+                    });
                 }
                 Booked::Known => {
                     revision = None;
@@ -210,8 +245,12 @@ impl Desk {
     }
 
     async fn has_seat(&self, booking: &Booking) -> Result<bool, Error> {
-        let Some(window) = booking.window else { return Ok(true) };
-        let forecast = self.forecasts.of(&booking.pool, &booking.topic, window.from);
+        let Some(window) = booking.window else {
+            return Ok(true);
+        };
+        let forecast = self
+            .forecasts
+            .of(&booking.pool, &booking.topic, window.from);
         let share = self.policy.callback.window_capacity_percent;
         let capacity = window_capacity(forecast, window.until.since(window.from), share);
         self.store.take_seat(booking, capacity).await
@@ -226,7 +265,11 @@ impl Desk {
         match self.store.find_active(booking).await? {
             Some(stored) => {
                 let is_repeat = stored.booking.contact == booking.contact;
-                let result = if is_repeat { BookResult::Repeated } else { BookResult::Existing };
+                let result = if is_repeat {
+                    BookResult::Repeated
+                } else {
+                    BookResult::Existing
+                };
                 Ok(self.stands(stored, result).await?.unwrap_or(full))
             }
             None => Ok(full),
@@ -256,7 +299,9 @@ impl Desk {
     }
 
     async fn withdraw(&self, contact: ContactId, since: TimeMs) -> Result<(), Error> {
-        let Some(stored) = self.store.find(contact).await? else { return Ok(()) };
+        let Some(stored) = self.store.find(contact).await? else {
+            return Ok(());
+        };
         // An earlier booking of the contact was not refused: it stays.
         if stored.booking.booked_at >= since {
             self.change_stored(stored, Input::Withdraw, false).await?;
@@ -286,11 +331,15 @@ impl Desk {
         let found = match target {
             convert::CancelTarget::Contact(contact) => self.store.find(contact).await?,
             // A code alone is guessable; with the caller's pseudonym it is theirs.
-            convert::CancelTarget::Code { caller, code } => {
-                self.store.find_code(&code).await?.filter(|stored| Store::is_of(stored, caller))
-            }
+            convert::CancelTarget::Code { caller, code } => self
+                .store
+                .find_code(&code)
+                .await?
+                .filter(|stored| Store::is_of(stored, caller)),
         };
-        let Some(stored) = found else { return Ok(false) };
+        let Some(stored) = found else {
+            return Ok(false);
+        };
         let existed = !stored.booking.is_ended();
         self.change_stored(stored, Input::Cancel, false).await?;
         Ok(existed)

@@ -15,10 +15,17 @@ use crate::faults::Faults;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a doc comment here would become the command's help"
+    )]
     pub runtime: runtime::Args,
     /// Redis of the bookings, with `appendfsync always`; may hold a password
-    #[arg(long, env = "TRUNKLINE_REDIS_URL", default_value = "redis://127.0.0.1:6379/")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_REDIS_URL",
+        default_value = "redis://127.0.0.1:6379/"
+    )]
     pub redis_url: Secret,
     /// First part of every key
     #[arg(long, env = "TRUNKLINE_KEY_PREFIX", default_value = "trunkline")]
@@ -33,7 +40,12 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_DURABLE_REPLICAS", default_value_t = 0)]
     pub durable_replicas: u32,
     /// Routing replicas: host:port, comma separated; a DNS name stands for all its addresses
-    #[arg(long, env = "TRUNKLINE_ROUTING_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:7130")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_ROUTING_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7130"
+    )]
     pub routing_endpoints: Vec<String>,
     /// How often DNS names among the endpoints are resolved again, in ms
     #[arg(long, env = "TRUNKLINE_RESOLVE_PERIOD_MS", default_value_t = 5_000)]
@@ -57,10 +69,18 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_CHANGES_IN_FLIGHT_MAX", default_value_t = 256)]
     pub changes_in_flight_max: usize,
     /// Bookings and cancellations of one gateway in flight at once; beyond it its link is not read
-    #[arg(long, env = "TRUNKLINE_REQUESTS_IN_FLIGHT_MAX", default_value_t = 1_024)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_REQUESTS_IN_FLIGHT_MAX",
+        default_value_t = 1_024
+    )]
     pub requests_in_flight_max: usize,
     /// Messages that may wait for one gateway; beyond it no dial goes there
-    #[arg(long, env = "TRUNKLINE_GATEWAY_QUEUE_MESSAGES", default_value_t = 2_048)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_GATEWAY_QUEUE_MESSAGES",
+        default_value_t = 2_048
+    )]
     pub gateway_queue_messages: usize,
     /// Gateways that may be linked at once
     #[arg(long, env = "TRUNKLINE_GATEWAYS_MAX", default_value_t = 256)]
@@ -141,7 +161,10 @@ impl Config {
             bail!("key_prefix: {prefix:?} is outside the limit: 1 to 64 bytes of [A-Za-z0-9._-]");
         }
         if self.routing_endpoints.is_empty() || self.routing_endpoints.len() > 64 {
-            bail!("routing_endpoints: {} is outside the limit: 1 to 64", self.routing_endpoints.len());
+            bail!(
+                "routing_endpoints: {} is outside the limit: 1 to 64",
+                self.routing_endpoints.len()
+            );
         }
         within("redis_timeout_ms", self.redis_timeout_ms, 20, 30_000)?;
         within("durable_replicas", self.durable_replicas.into(), 0, 16)?;
@@ -150,15 +173,40 @@ impl Config {
         within("shard_lease_ms", self.shard_lease_ms, 300, 60_000)?;
         within("poll_period_ms", self.poll_period_ms, 10, 10_000)?;
         within("batch_entries_max", self.batch_entries_max as u64, 1, 4_096)?;
-        within("changes_in_flight_max", self.changes_in_flight_max as u64, 1, 65_536)?;
-        within("requests_in_flight_max", self.requests_in_flight_max as u64, 1, 65_536)?;
-        within("gateway_queue_messages", self.gateway_queue_messages as u64, 256, 1 << 20)?;
+        within(
+            "changes_in_flight_max",
+            self.changes_in_flight_max as u64,
+            1,
+            65_536,
+        )?;
+        within(
+            "requests_in_flight_max",
+            self.requests_in_flight_max as u64,
+            1,
+            65_536,
+        )?;
+        within(
+            "gateway_queue_messages",
+            self.gateway_queue_messages as u64,
+            256,
+            1 << 20,
+        )?;
         within("gateways_max", self.gateways_max as u64, 1, 1_000)?;
         within("book_timeout_ms", self.book_timeout_ms, 100, 30_000)?;
-        within("register_wait_ms", self.register_wait_ms, 0, self.book_timeout_ms)?;
+        within(
+            "register_wait_ms",
+            self.register_wait_ms,
+            0,
+            self.book_timeout_ms,
+        )?;
         within("report_retry_ms", self.report_retry_ms, 100, 60_000)?;
         within("forecast_period_ms", self.forecast_period_ms, 100, 600_000)?;
-        within("window_ahead_hours_max", self.window_ahead_hours_max, 1, 24 * 90)?;
+        within(
+            "window_ahead_hours_max",
+            self.window_ahead_hours_max,
+            1,
+            24 * 90,
+        )?;
         within("ended_ttl_ms", self.ended_ttl_ms, 1_000, 30 * 86_400_000)?;
         within("booking_life_hours", self.booking_life_hours, 1, 24 * 100)?;
         if self.booking_life_hours < self.window_ahead_hours_max + 24 {
@@ -181,17 +229,25 @@ impl Config {
             .with_context(|| format!("policy_dir: reading {}", folder.display()))?;
         for entry in entries {
             let path = entry?.path();
-            let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
+            let is_yaml = path
+                .extension()
+                .is_some_and(|extension| extension == "yaml");
             if is_yaml {
-                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let name = path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned();
                 let text = std::fs::read_to_string(&path)
                     .with_context(|| format!("policy_dir: reading {}", path.display()))?;
                 documents.push((name, text));
             }
         }
         documents.sort();
-        let texts: Vec<(&str, &str)> =
-            documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let texts: Vec<(&str, &str)> = documents
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
         let policy = Policy::parse(&texts).context("policy_dir: the documents are not valid")?;
         Ok(Arc::new(policy))
     }
@@ -217,7 +273,11 @@ mod tests {
     use super::*;
 
     fn sound() -> Config {
-        Config::for_test("redis://127.0.0.1:6379/", "test", &["127.0.0.1:7130".to_owned()])
+        Config::for_test(
+            "redis://127.0.0.1:6379/",
+            "test",
+            &["127.0.0.1:7130".to_owned()],
+        )
     }
 
     #[test]
@@ -231,15 +291,24 @@ mod tests {
         let cases: [(&str, Spoil); 5] = [
             ("key_prefix", |config| config.key_prefix = "a{b".to_owned()),
             ("shards", |config| config.shards = 0),
-            ("routing_endpoints", |config| config.routing_endpoints.clear()),
-            ("register_wait_ms", |config| config.register_wait_ms = 60_000),
-            ("booking_life_hours", |config| config.booking_life_hours = 340),
+            ("routing_endpoints", |config| {
+                config.routing_endpoints.clear()
+            }),
+            ("register_wait_ms", |config| {
+                config.register_wait_ms = 60_000
+            }),
+            ("booking_life_hours", |config| {
+                config.booking_life_hours = 340
+            }),
         ];
         for (option, spoil) in cases {
             let mut config = sound();
             spoil(&mut config);
             let error = config.check().expect_err(option).to_string();
-            assert!(error.starts_with(option) && error.contains("outside the limit"), "{error}");
+            assert!(
+                error.starts_with(option) && error.contains("outside the limit"),
+                "{error}"
+            );
         }
     }
 }

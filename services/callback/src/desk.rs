@@ -10,6 +10,7 @@ use std::time::Duration;
 use domain::callback::{Booking, DialEnd, Input, Output, Place, Rules};
 use domain::policy::Policy;
 use domain::{ContactId, TimeMs};
+use futures::future::BoxFuture;
 use runtime::{Backoff, Clock, LogLimit};
 use tokio::sync::Semaphore;
 
@@ -81,7 +82,11 @@ impl Desk {
         shards: Shards,
     ) -> Self {
         let rules = config.rules(&policy);
-        let gateways = Gateways::new(config.gateways_max, config.gateway_queue_messages, metrics.clone());
+        let gateways = Gateways::new(
+            config.gateways_max,
+            config.gateway_queue_messages,
+            metrics.clone(),
+        );
         Self {
             rules,
             forecasts: Forecasts::new(Arc::clone(&policy)),
@@ -134,7 +139,9 @@ impl Desk {
             0 => Durability::AppendOnlyFile,
             replicas => Durability::Replicas(replicas),
         };
-        self.store.wait_durable(durability, self.config.redis_timeout_ms / 2).await
+        self.store
+            .wait_durable(durability, self.config.redis_timeout_ms / 2)
+            .await
     }
 
     /// One line in ten seconds, however often the store fails.
@@ -146,15 +153,26 @@ impl Desk {
     }
 
     /// Tells a contact's booking something. `None`: there is none.
-    pub(crate) async fn change(&self, contact: ContactId, input: Input) -> Result<Option<Stored>, Error> {
+    pub(crate) async fn change(
+        &self,
+        contact: ContactId,
+        input: Input,
+    ) -> Result<Option<Stored>, Error> {
         match self.store.find(contact).await? {
-            Some(stored) => Ok(self.change_stored(stored, input, false).await?.map(|(stored, _)| stored)),
+            Some(stored) => Ok(self
+                .change_stored(stored, input, false)
+                .await?
+                .map(|(stored, _)| stored)),
             None => Ok(None),
         }
     }
 
     /// As [`Desk::change`], for what nobody will say again: tried until the store is back.
-    pub(crate) async fn change_persistently(&self, contact: ContactId, input: Input) -> Result<Option<Stored>, Error> {
+    pub(crate) async fn change_persistently(
+        &self,
+        contact: ContactId,
+        input: Input,
+    ) -> Result<Option<Stored>, Error> {
         let mut backoff = Backoff::new(20, 1_000);
         let deadline = tokio::time::Instant::now() + PERSIST_FOR;
         loop {
@@ -175,7 +193,17 @@ impl Desk {
     /// Tells a loaded booking something, and commits what it makes of it. `always`: commits
     /// even if nothing changed, because the entry was taken from its set. `None`: the
     /// booking is gone.
-    pub(crate) async fn change_stored(
+    pub(crate) fn change_stored(
+        &self,
+        stored: Stored,
+        input: Input,
+        always: bool,
+    ) -> BoxFuture<'_, Result<Option<(Stored, Vec<Output>)>, Error>> {
+        // Boxed: it is large, and part of the future of nearly everything here.
+        Box::pin(self.decide_and_commit(stored, input, always))
+    }
+
+    async fn decide_and_commit(
         &self,
         mut stored: Stored,
         input: Input,
@@ -187,12 +215,18 @@ impl Desk {
             let before = stored.booking.clone();
             let now = self.now();
             outputs.clear();
-            stored.booking.handle(now, &self.rules, input.clone(), &mut outputs);
+            stored
+                .booking
+                .handle(now, &self.rules, input.clone(), &mut outputs);
             if !always && stored.booking == before {
                 return Ok(Some((stored, outputs)));
             }
             let (report_at, wake) = self.what_follows(&before, &stored.booking, now);
-            if self.store.commit(&stored, &self.rules, report_at, wake).await? {
+            if self
+                .store
+                .commit(&stored, &self.rules, report_at, wake)
+                .await?
+            {
                 stored.revision += 1;
                 self.settle().await?;
                 if wake {
@@ -216,7 +250,11 @@ impl Desk {
         let next = sequence(after);
         let is_new = next.is_some() && next != sequence(before);
         let is_due = matches!(after.place(&self.rules), Place::Due(at) if at <= now);
-        let report_at = if is_new { ReportAt::At(now) } else { ReportAt::Keep };
+        let report_at = if is_new {
+            ReportAt::At(now)
+        } else {
+            ReportAt::Keep
+        };
         (report_at, is_new || is_due)
     }
 
@@ -252,7 +290,10 @@ impl Desk {
     /// A gateway said what became of a dial.
     pub(crate) async fn dial_ended(&self, contact: ContactId, attempt: u32, end: DialEnd) {
         self.faults.pass(Point::ResultReceived).await;
-        match self.change_persistently(contact, Input::DialEnded { attempt, end }).await {
+        match self
+            .change_persistently(contact, Input::DialEnded { attempt, end })
+            .await
+        {
             Ok(Some(_)) => self.faults.pass(Point::ResultWritten).await,
             Ok(None) => tracing::debug!(%contact, attempt, "a dial result for no booking"),
             Err(error) => self.store_failed(&error),
@@ -263,21 +304,34 @@ impl Desk {
     /// is acknowledged.
     pub(crate) async fn send_report(&self, stored: Stored) -> bool {
         let booking = &stored.booking;
-        let Some(report) = booking.first_report() else { return true };
+        let Some(report) = booking.first_report() else {
+            return true;
+        };
         let sequence = report.sequence;
-        let input = proto::convert::callback::report(booking, report, self.rules.ring_ms, self.now());
+        let input =
+            proto::convert::callback::report(booking, report, self.rules.ring_ms, self.now());
         self.faults.gate().await;
         let (result, input) = match self.links.send(&booking.pool, input).await {
             Sent::Acknowledged => {
-                let point = if sequence == 1 { Point::Registered } else { Point::ReportAcknowledged };
+                let point = if sequence == 1 {
+                    Point::Registered
+                } else {
+                    Point::ReportAcknowledged
+                };
                 self.faults.pass(point).await;
-                (ReportResult::Acknowledged, Some(Input::ReportAcknowledged { sequence }))
+                (
+                    ReportResult::Acknowledged,
+                    Some(Input::ReportAcknowledged { sequence }),
+                )
             }
             Sent::Refused { field, limit } => {
                 if let Some(suppressed) = self.report_log.check() {
                     tracing::warn!(contact = %booking.contact, sequence, field, limit, suppressed, "routing refused a report");
                 }
-                (ReportResult::Refused, Some(Input::ReportRefused { sequence }))
+                (
+                    ReportResult::Refused,
+                    Some(Input::ReportRefused { sequence }),
+                )
             }
             Sent::NotOwner => (ReportResult::NotOwner, None),
             Sent::NoAnswer => (ReportResult::NoAnswer, None),
@@ -296,6 +350,9 @@ impl Desk {
         if self.changes.available_permits() == 0 {
             self.metrics.hit(Limit::ChangesInFlight);
         }
-        Arc::clone(&self.changes).acquire_owned().await.expect("the semaphore is never closed")
+        Arc::clone(&self.changes)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed")
     }
 }

@@ -37,7 +37,10 @@ fn hour_of_week(at: TimeMs) -> u32 {
 
 impl Forecasts {
     pub(crate) fn new(policy: Arc<Policy>) -> Self {
-        Self { policy, seen: Mutex::new(BTreeMap::new()) }
+        Self {
+            policy,
+            seen: Mutex::new(BTreeMap::new()),
+        }
     }
 
     fn seen(&self) -> MutexGuard<'_, BTreeMap<String, Seen>> {
@@ -73,11 +76,26 @@ impl Forecasts {
 
     /// What is expected of a pool at a moment, for a topic.
     pub(crate) fn of(&self, pool: &str, topic: &str, at: TimeMs) -> Forecast {
-        let from_policy = self.policy.pools.get(pool).map_or(0, |pool| pool.agents.len());
+        let from_policy = self
+            .policy
+            .pools
+            .get(pool)
+            .map_or(0, |pool| pool.agents.len());
         let seen = self.seen();
         let agents = seen.get(pool).and_then(|known| {
-            let in_hour = known.by_hour.get(&hour_of_week(at)).copied().filter(|agents| *agents > 0);
-            in_hour.or_else(|| known.by_hour.values().copied().max().filter(|agents| *agents > 0))
+            let in_hour = known
+                .by_hour
+                .get(&hour_of_week(at))
+                .copied()
+                .filter(|agents| *agents > 0);
+            in_hour.or_else(|| {
+                known
+                    .by_hour
+                    .values()
+                    .copied()
+                    .max()
+                    .filter(|agents| *agents > 0)
+            })
         });
         Forecast {
             agents: agents.unwrap_or_else(|| u32::try_from(from_policy).unwrap_or(u32::MAX)),
@@ -90,7 +108,10 @@ impl Forecasts {
             return self.policy.queue(topic.queue).handle_time_prior_ms;
         }
         let queues = self.policy.queues.iter().filter(|queue| queue.pool == pool);
-        queues.map(|queue| queue.handle_time_prior_ms).max().unwrap_or(HANDLE_TIME_MS)
+        queues
+            .map(|queue| queue.handle_time_prior_ms)
+            .max()
+            .unwrap_or(HANDLE_TIME_MS)
     }
 
     /// Pools that policy names.
@@ -117,12 +138,23 @@ mod tests {
     #[test]
     fn a_window_is_expected_to_have_the_agents_of_the_same_hour_a_week_ago() {
         let forecasts = forecasts();
-        assert_eq!(agents(&forecasts, MONDAY_TEN), 0, "nothing is known of this pool");
+        assert_eq!(
+            agents(&forecasts, MONDAY_TEN),
+            0,
+            "nothing is known of this pool"
+        );
         forecasts.observe("elsewhere", MONDAY_TEN, 40);
         forecasts.observe("elsewhere", MONDAY_TEN.plus(10 * HOUR_MS), 5);
         assert_eq!(agents(&forecasts, MONDAY_TEN.plus(WEEK_MS)), 40);
-        assert_eq!(agents(&forecasts, MONDAY_TEN.plus(WEEK_MS + 10 * HOUR_MS)), 5);
-        assert_eq!(agents(&forecasts, MONDAY_TEN.plus(3 * HOUR_MS)), 40, "the most of any hour");
+        assert_eq!(
+            agents(&forecasts, MONDAY_TEN.plus(WEEK_MS + 10 * HOUR_MS)),
+            5
+        );
+        assert_eq!(
+            agents(&forecasts, MONDAY_TEN.plus(3 * HOUR_MS)),
+            40,
+            "the most of any hour"
+        );
     }
 
     #[test]
@@ -131,9 +163,17 @@ mod tests {
         forecasts.observe("elsewhere", MONDAY_TEN, 40);
         let next_week = MONDAY_TEN.plus(WEEK_MS);
         assert!(forecasts.observe("elsewhere", next_week, 30).is_some());
-        assert!(forecasts.observe("elsewhere", next_week.plus(60_000), 20).is_none());
+        assert!(
+            forecasts
+                .observe("elsewhere", next_week.plus(60_000), 20)
+                .is_none()
+        );
         assert_eq!(agents(&forecasts, next_week), 30);
-        assert!(forecasts.observe("elsewhere", next_week.plus(120_000), 35).is_some());
+        assert!(
+            forecasts
+                .observe("elsewhere", next_week.plus(120_000), 35)
+                .is_some()
+        );
         assert_eq!(agents(&forecasts, next_week), 35);
     }
 }

@@ -79,7 +79,11 @@ impl Gateways {
             return None;
         }
         let (sender, receiver) = mpsc::channel(self.queue_messages);
-        let gateway = Gateway { gateway_id: gateway_id.to_owned(), switches, sender: sender.clone() };
+        let gateway = Gateway {
+            gateway_id: gateway_id.to_owned(),
+            switches,
+            sender: sender.clone(),
+        };
         linked.insert(link, gateway);
         self.count(&linked);
         Some((link, sender, receiver))
@@ -113,14 +117,19 @@ impl Gateways {
 
     /// Whether any switch can be reached.
     pub(crate) fn can_dial(&self) -> bool {
-        self.linked().values().any(|gateway| !gateway.switches.is_empty())
+        self.linked()
+            .values()
+            .any(|gateway| !gateway.switches.is_empty())
     }
 
     fn room(&self, gateway: &Gateway) -> usize {
         if gateway.switches.is_empty() || gateway.sender.is_closed() {
             return 0;
         }
-        gateway.sender.capacity().saturating_sub(self.queue_messages / 2)
+        gateway
+            .sender
+            .capacity()
+            .saturating_sub(self.queue_messages / 2)
     }
 
     /// A place for one dial: with a gateway on which `preferred` is attached, else with any
@@ -129,10 +138,16 @@ impl Gateways {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let linked = self.linked();
         let with_room = |gateway: &&Gateway| self.room(gateway) > 0;
-        let attached: Vec<&Gateway> =
-            linked.values().filter(|gateway| gateway.switches.contains(preferred)).filter(with_room).collect();
+        let attached: Vec<&Gateway> = linked
+            .values()
+            .filter(|gateway| gateway.switches.contains(preferred))
+            .filter(with_room)
+            .collect();
         if let Some(permit) = pick(&attached, turn) {
-            return Some(DialPermit { permit, switch: preferred.clone() });
+            return Some(DialPermit {
+                permit,
+                switch: preferred.clone(),
+            });
         }
         let others: Vec<&Gateway> = linked.values().filter(with_room).collect();
         if others.is_empty() {
@@ -177,7 +192,11 @@ mod tests {
             std::mem::forget(permit);
         }
         let permit = gateways.reserve(&switch("b")).expect("another");
-        assert_eq!(permit.switch, switch("a"), "the queue of the gateway with b is half full");
+        assert_eq!(
+            permit.switch,
+            switch("a"),
+            "the queue of the gateway with b is half full"
+        );
     }
 
     #[test]

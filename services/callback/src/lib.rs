@@ -71,7 +71,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let policy = config.policy()?;
     let mut service = Service::new("callback", &config.runtime)?;
     let metrics = Metrics::new(service.registry());
-    let connection = runtime::redis_store::connect(config.redis_url.expose(), config.redis_timeout_ms)?;
+    let connection =
+        runtime::redis_store::connect(config.redis_url.expose(), config.redis_timeout_ms)?;
     // Its own part of the prefix: on a shared server nobody else's keys look alike.
     let keys = Keys::new(&format!("{}.callback", config.key_prefix), config.shards);
     let store = Store::new(connection, keys, config.ended_ttl_ms, config.faults.clone());
@@ -94,20 +95,52 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let routes = tonic::service::Routes::new(CallbackServiceServer::new(callbacks));
 
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
-    let mut spawn = |name: &'static str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+    let mut spawn = |name: &'static str,
+                     task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         tasks.spawn(async move {
             task.await;
             name
         });
     };
-    spawn("store watch", Box::pin(watch::store(Arc::clone(&desk), redis_condition, shutdown.clone())));
-    spawn("forecast", Box::pin(watch::agents(Arc::clone(&desk), shutdown.clone())));
-    spawn("routing links", Box::pin(routing::follow_endpoints(Arc::clone(&desk), shutdown.clone())));
-    spawn("shard leases", Box::pin(shards::keep_share(Arc::clone(&desk), shutdown.clone())));
-    spawn("wake-up calls", Box::pin(shards::listen(Arc::clone(&desk), shutdown.clone())));
-    spawn("worker", Box::pin(worker::work(Arc::clone(&desk), shutdown.clone())));
-    spawn("pool recovery", Box::pin(worker::recover_pools(Arc::clone(&desk), shutdown.clone())));
-    spawn("counts", Box::pin(worker::count(Arc::clone(&desk), shutdown.clone())));
+    spawn(
+        "store watch",
+        Box::pin(watch::store(
+            Arc::clone(&desk),
+            redis_condition,
+            shutdown.clone(),
+        )),
+    );
+    spawn(
+        "forecast",
+        Box::pin(watch::agents(Arc::clone(&desk), shutdown.clone())),
+    );
+    spawn(
+        "routing links",
+        Box::pin(routing::follow_endpoints(
+            Arc::clone(&desk),
+            shutdown.clone(),
+        )),
+    );
+    spawn(
+        "shard leases",
+        Box::pin(shards::keep_share(Arc::clone(&desk), shutdown.clone())),
+    );
+    spawn(
+        "wake-up calls",
+        Box::pin(shards::listen(Arc::clone(&desk), shutdown.clone())),
+    );
+    spawn(
+        "worker",
+        Box::pin(worker::work(Arc::clone(&desk), shutdown.clone())),
+    );
+    spawn(
+        "pool recovery",
+        Box::pin(worker::recover_pools(Arc::clone(&desk), shutdown.clone())),
+    );
+    spawn(
+        "counts",
+        Box::pin(worker::count(Arc::clone(&desk), shutdown.clone())),
+    );
 
     let draining = Arc::clone(&desk);
     let drain = async move {
@@ -123,7 +156,12 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
 
 /// A task that ends before the shutdown ends the role: half a role is worse than none.
 fn supervised(running: Running, mut tasks: JoinSet<&'static str>, shutdown: Shutdown) -> Running {
-    let Running { grpc, admin, readiness, mut finished } = running;
+    let Running {
+        grpc,
+        admin,
+        readiness,
+        mut finished,
+    } = running;
     let finished = tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -144,5 +182,10 @@ fn supervised(running: Running, mut tasks: JoinSet<&'static str>, shutdown: Shut
             }
         }
     });
-    Running { grpc, admin, readiness, finished }
+    Running {
+        grpc,
+        admin,
+        readiness,
+        finished,
+    }
 }

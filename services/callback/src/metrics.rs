@@ -161,27 +161,89 @@ impl Metrics {
             violations: Family::default(),
         };
         let all = metrics.clone();
-        registry.register("callback_bookings", "Requests to book, by what became of them", all.bookings);
-        registry.register("callback_book_seconds", "From a request to book to its answer", all.book_seconds);
-        registry.register("callback_attempts", "Attempts that ended, by outcome; not placed is none", all.attempts);
+        registry.register(
+            "callback_bookings",
+            "Requests to book, by what became of them",
+            all.bookings,
+        );
+        registry.register(
+            "callback_book_seconds",
+            "From a request to book to its answer",
+            all.book_seconds,
+        );
+        registry.register(
+            "callback_attempts",
+            "Attempts that ended, by outcome; not placed is none",
+            all.attempts,
+        );
         registry.register("callback_ends", "Bookings that ended, by end", all.ends);
-        registry.register("callback_carried_over", "Turns outside callable hours, carried over", all.carried_over);
-        registry.register("callback_entries", "Bookings of this replica's shards, by set; reports: not yet acknowledged by routing", all.sets);
-        registry.register("callback_shards", "Shards leased by this replica", all.shards);
-        registry.register("callback_reports", "Reports sent to routing, by what was answered", all.reports);
-        registry.register("callback_dial_wait_seconds", "From the moment a dial was due to the dial", all.dial_wait_seconds);
-        registry.register("callback_forecast_agents", "Agents expected in this hour, from which windows have their room", all.forecast_agents);
+        registry.register(
+            "callback_carried_over",
+            "Turns outside callable hours, carried over",
+            all.carried_over,
+        );
+        registry.register(
+            "callback_entries",
+            "Bookings of this replica's shards, by set; reports: not yet acknowledged by routing",
+            all.sets,
+        );
+        registry.register(
+            "callback_shards",
+            "Shards leased by this replica",
+            all.shards,
+        );
+        registry.register(
+            "callback_reports",
+            "Reports sent to routing, by what was answered",
+            all.reports,
+        );
+        registry.register(
+            "callback_dial_wait_seconds",
+            "From the moment a dial was due to the dial",
+            all.dial_wait_seconds,
+        );
+        registry.register(
+            "callback_forecast_agents",
+            "Agents expected in this hour, from which windows have their room",
+            all.forecast_agents,
+        );
         registry.register("callback_gateways", "Gateways linked", all.gateways);
-        registry.register("callback_routing_links", "Routing replicas linked", all.routing_links);
-        registry.register("callback_conflicts", "Changes that were decided again because another came first", all.conflicts);
-        registry.register("callback_store_errors", "Store calls that failed", all.store_errors);
-        registry.register("callback_invalid_messages", "Messages refused as nonsense", all.invalid_messages);
+        registry.register(
+            "callback_routing_links",
+            "Routing replicas linked",
+            all.routing_links,
+        );
+        registry.register(
+            "callback_conflicts",
+            "Changes that were decided again because another came first",
+            all.conflicts,
+        );
+        registry.register(
+            "callback_store_errors",
+            "Store calls that failed",
+            all.store_errors,
+        );
+        registry.register(
+            "callback_invalid_messages",
+            "Messages refused as nonsense",
+            all.invalid_messages,
+        );
         registry.register("callback_limit_use", "Use of a limit now", all.limit_use);
-        registry.register("callback_limit_hits", "Times a limit was reached", all.limit_hits);
-        registry.register("invariant_violations", "Broken promises, by name", all.violations);
+        registry.register(
+            "callback_limit_hits",
+            "Times a limit was reached",
+            all.limit_hits,
+        );
+        registry.register(
+            "invariant_violations",
+            "Broken promises, by name",
+            all.violations,
+        );
         for invariant in [Invariant::CallbackKept, Invariant::PlaceKept] {
             // Present from the start: an absent zero looks like an absent check.
-            drop(metrics.violations.get_or_create(&InvariantLabels { invariant: invariant.name().to_owned() }));
+            drop(metrics.violations.get_or_create(&InvariantLabels {
+                invariant: invariant.name().to_owned(),
+            }));
         }
         metrics
     }
@@ -199,7 +261,9 @@ impl Metrics {
             DialEnd::Failed => AttemptOutcome::Failed,
             DialEnd::NotPlaced => AttemptOutcome::NotPlaced,
         };
-        self.attempts.get_or_create(&AttemptLabels { outcome }).inc();
+        self.attempts
+            .get_or_create(&AttemptLabels { outcome })
+            .inc();
     }
 
     pub(crate) fn ended(&self, end: CallbackEnd) {
@@ -216,7 +280,9 @@ impl Metrics {
     }
 
     pub(crate) fn violated(&self, invariant: Invariant) {
-        let labels = InvariantLabels { invariant: invariant.name().to_owned() };
+        let labels = InvariantLabels {
+            invariant: invariant.name().to_owned(),
+        };
         self.violations.get_or_create(&labels).inc();
     }
 
@@ -230,6 +296,8 @@ impl Metrics {
 
     pub(crate) fn set(&self, set: SetName, count: u64) {
         let labels = SetLabels { set };
-        self.sets.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.sets
+            .get_or_create(&labels)
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }

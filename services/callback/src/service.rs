@@ -53,21 +53,32 @@ impl CallbackService for Callbacks {
         let mut frames = request.into_inner();
         let first = tokio::time::timeout(HELLO_WITHIN, frames.message())
             .await
-            .map_err(|_| Status::deadline_exceeded("hello: the first frame did not come within 10 s"))??
-            .ok_or_else(|| Status::invalid_argument("hello: the stream ended before the first frame"))?;
+            .map_err(|_| {
+                Status::deadline_exceeded("hello: the first frame did not come within 10 s")
+            })??
+            .ok_or_else(|| {
+                Status::invalid_argument("hello: the stream ended before the first frame")
+            })?;
         let hello = first
             .hello
             .as_ref()
             .ok_or_else(|| Status::invalid_argument("hello: missing in the first frame"))?;
-        let (gateway_id, switches) = check_hello(hello).map_err(|fault| Status::invalid_argument(fault.to_string()))?;
+        let (gateway_id, switches) =
+            check_hello(hello).map_err(|fault| Status::invalid_argument(fault.to_string()))?;
         let linked = self.desk.gateways.link(&gateway_id, switches);
         let (link, sender, receiver) = linked.ok_or_else(|| {
-            Status::resource_exhausted(format!("gateways_max: {} are linked", self.desk.config.gateways_max))
+            Status::resource_exhausted(format!(
+                "gateways_max: {} are linked",
+                self.desk.config.gateways_max
+            ))
         })?;
         self.desk.shards.wake_all();
         tracing::info!(gateway = gateway_id, link, "a gateway is linked");
         let (frame_sender, frame_receiver) = mpsc::channel(FRAMES);
-        let hello = v1::LinkResponse { replica_id: self.desk.instance.clone(), ..v1::LinkResponse::default() };
+        let hello = v1::LinkResponse {
+            replica_id: self.desk.instance.clone(),
+            ..v1::LinkResponse::default()
+        };
         // A new channel has room; its receiver is in our hands.
         let _ = frame_sender.send(Ok(hello)).await;
         tokio::spawn(write(receiver, frame_sender, self.shutdown.clone()));
@@ -92,11 +103,13 @@ impl CallbackService for Callbacks {
             self.desk.store_failed(&error);
             Status::unavailable("the store is away")
         })?;
-        let response = found.map_or_else(v1::GetBookingResponse::default, |stored| v1::GetBookingResponse {
-            found: true,
-            state: stored.booking.state_name().to_owned(),
-            attempts: stored.booking.attempts(),
-            next_at_ms: stored.booking.next_at().0,
+        let response = found.map_or_else(v1::GetBookingResponse::default, |stored| {
+            v1::GetBookingResponse {
+                found: true,
+                state: stored.booking.state_name().to_owned(),
+                attempts: stored.booking.attempts(),
+                next_at_ms: stored.booking.next_at().0,
+            }
         });
         Ok(Response::new(response))
     }
@@ -105,13 +118,24 @@ impl CallbackService for Callbacks {
 fn check_hello(hello: &v1::GatewayHello) -> Result<(String, Vec<SwitchId>), FieldError> {
     let id = &hello.gateway_id;
     if id.is_empty() || id.len() > 64 {
-        return Err(FieldError::new("hello.gateway_id", "1 to 64 bytes", format!("{} bytes", id.len())));
+        return Err(FieldError::new(
+            "hello.gateway_id",
+            "1 to 64 bytes",
+            format!("{} bytes", id.len()),
+        ));
     }
     if hello.switches.len() > SWITCHES_MAX {
-        return Err(FieldError::new("hello.switches", format!("at most {SWITCHES_MAX}"), hello.switches.len()));
+        return Err(FieldError::new(
+            "hello.switches",
+            format!("at most {SWITCHES_MAX}"),
+            hello.switches.len(),
+        ));
     }
-    let switches: Result<Vec<SwitchId>, FieldError> =
-        hello.switches.iter().map(|attached| SwitchId::parse(&attached.switch_id)).collect();
+    let switches: Result<Vec<SwitchId>, FieldError> = hello
+        .switches
+        .iter()
+        .map(|attached| SwitchId::parse(&attached.switch_id))
+        .collect();
     Ok((id.clone(), switches?))
 }
 
@@ -135,7 +159,10 @@ async fn write(
                 count
             }
         };
-        let mut frame = v1::LinkResponse { draining: count == 0, ..v1::LinkResponse::default() };
+        let mut frame = v1::LinkResponse {
+            draining: count == 0,
+            ..v1::LinkResponse::default()
+        };
         told |= count == 0;
         for message in messages.drain(..) {
             match message {
@@ -172,7 +199,12 @@ impl Link {
             }
         };
         self.desk.gateways.unlink(self.link);
-        tracing::info!(gateway = gateway_id, link = self.link, reason, "a gateway is gone");
+        tracing::info!(
+            gateway = gateway_id,
+            link = self.link,
+            reason,
+            "a gateway is gone"
+        );
     }
 
     async fn take(&self, frame: v1::LinkRequest, is_first: bool) {
@@ -189,7 +221,11 @@ impl Link {
         for (index, request) in frame.requests.into_iter().enumerate() {
             if index >= FRAME_REQUESTS_MAX {
                 self.desk.metrics.hit(Limit::FrameRequests);
-                let fault = FieldError::new("requests", format!("at most {FRAME_REQUESTS_MAX} a frame"), index + 1);
+                let fault = FieldError::new(
+                    "requests",
+                    format!("at most {FRAME_REQUESTS_MAX} a frame"),
+                    index + 1,
+                );
                 self.invalid(&fault);
                 let body = v1::response::Body::Refused(convert::refused_invalid(&fault));
                 self.respond(request.request_id, body).await;
@@ -221,7 +257,13 @@ impl Link {
     fn invalid(&self, fault: &FieldError) {
         self.desk.metrics.invalid_messages.inc();
         if let Some(suppressed) = self.invalid_log.check() {
-            tracing::warn!(link = self.link, field = fault.field, limit = fault.limit, suppressed, "a gateway sent nonsense");
+            tracing::warn!(
+                link = self.link,
+                field = fault.field,
+                limit = fault.limit,
+                suppressed,
+                "a gateway sent nonsense"
+            );
         }
     }
 
@@ -229,8 +271,10 @@ impl Link {
         if self.requests.available_permits() == 0 {
             self.desk.metrics.hit(Limit::RequestsInFlight);
         }
-        let permit =
-            Arc::clone(&self.requests).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.requests)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let (desk, sender) = (Arc::clone(&self.desk), self.sender.clone());
         let in_use = self.desk.metrics.limit_use(Limit::RequestsInFlight);
         tokio::spawn(async move {
@@ -244,21 +288,38 @@ impl Link {
             };
             let span = runtime::trace::span("callback", name, &request.traceparent);
             let traceparent = runtime::trace::forward(&span, &request.traceparent);
-            let body = answer(&desk, request.body, &traceparent).instrument(span).await;
+            let body = answer(&desk, request.body, &traceparent)
+                .instrument(span)
+                .await;
             in_use.dec();
             desk.faults.gate().await;
             // The gateway is gone: it asks again, on another link.
-            let _ = sender.send(Message::Response(v1::Response { request_id, body: Some(body) })).await;
+            let _ = sender
+                .send(Message::Response(v1::Response {
+                    request_id,
+                    body: Some(body),
+                }))
+                .await;
         });
     }
 
     async fn respond(&self, request_id: u64, body: v1::response::Body) {
         // As above.
-        let _ = self.sender.send(Message::Response(v1::Response { request_id, body: Some(body) })).await;
+        let _ = self
+            .sender
+            .send(Message::Response(v1::Response {
+                request_id,
+                body: Some(body),
+            }))
+            .await;
     }
 }
 
-async fn answer(desk: &Arc<Desk>, body: Option<v1::request::Body>, traceparent: &str) -> v1::response::Body {
+async fn answer(
+    desk: &Arc<Desk>,
+    body: Option<v1::request::Body>,
+    traceparent: &str,
+) -> v1::response::Body {
     match body {
         Some(v1::request::Body::Book(book)) => desk.book(&book, traceparent).await,
         Some(v1::request::Body::Cancel(cancel)) => desk.cancel(&cancel).await,

@@ -56,7 +56,10 @@ impl Shards {
     pub(crate) fn awake(&self) -> Vec<ShardLease> {
         let awake = std::mem::take(&mut *locked(&self.awake));
         let held = locked(&self.held);
-        awake.iter().filter_map(|shard| held.get(shard).cloned()).collect()
+        awake
+            .iter()
+            .filter_map(|shard| held.get(shard).cloned())
+            .collect()
     }
 
     /// All leases.
@@ -104,7 +107,11 @@ pub(crate) async fn keep_share(desk: Arc<Desk>, shutdown: Shutdown) {
             tracing::info!(shard = lease.shard, %error, "a shard was not given up, its lease will run out");
         }
     }
-    if let Err(error) = desk.store.alive(&desk.instance, desk.config.shard_lease_ms, false).await {
+    if let Err(error) = desk
+        .store
+        .alive(&desk.instance, desk.config.shard_lease_ms, false)
+        .await
+    {
         tracing::info!(%error, "this replica could not say goodbye");
     }
     desk.metrics.shards.set(0);
@@ -112,7 +119,11 @@ pub(crate) async fn keep_share(desk: Arc<Desk>, shutdown: Shutdown) {
 
 async fn balance(desk: &Desk) -> Result<(), crate::store::Error> {
     let length_ms = desk.config.shard_lease_ms;
-    let replicas = desk.store.alive(&desk.instance, length_ms, true).await?.max(1);
+    let replicas = desk
+        .store
+        .alive(&desk.instance, length_ms, true)
+        .await?
+        .max(1);
     let share = usize::from(desk.config.shards).div_ceil(usize::try_from(replicas).unwrap_or(1));
     let held = desk.shards.held();
     let renewed: Vec<_> = futures::stream::iter(held.into_iter().enumerate())
@@ -121,7 +132,10 @@ async fn balance(desk: &Desk) -> Result<(), crate::store::Error> {
                 desk.shards.lost(lease.shard);
                 return desk.store.release(&lease).await.map(|()| None);
             }
-            let kept = desk.store.lease(lease.shard, &desk.instance, length_ms, false).await?;
+            let kept = desk
+                .store
+                .lease(lease.shard, &desk.instance, length_ms, false)
+                .await?;
             if kept.is_none() {
                 desk.shards.lost(lease.shard);
             }
@@ -146,7 +160,11 @@ async fn balance(desk: &Desk) -> Result<(), crate::store::Error> {
         if is_held {
             continue;
         }
-        if let Some(lease) = desk.store.lease(shard, &desk.instance, length_ms, true).await? {
+        if let Some(lease) = desk
+            .store
+            .lease(shard, &desk.instance, length_ms, true)
+            .await?
+        {
             tracing::debug!(shard, epoch = lease.epoch, "took a shard");
             desk.shards.insert(lease);
             count += 1;
@@ -179,7 +197,9 @@ pub(crate) async fn listen(desk: Arc<Desk>, shutdown: Shutdown) {
 async fn hear(desk: &Desk) -> Result<(), redis::RedisError> {
     let client = redis::Client::open(desk.config.redis_url.expose())?;
     let mut subscription = client.get_async_pubsub().await?;
-    subscription.subscribe(desk.store.keys.wake_channel()).await?;
+    subscription
+        .subscribe(desk.store.keys.wake_channel())
+        .await?;
     let mut messages = subscription.into_on_message();
     while let Some(message) = messages.next().await {
         if let Ok(shard) = message.get_payload::<Shard>() {

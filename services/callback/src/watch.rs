@@ -24,7 +24,10 @@ pub(crate) async fn store(desk: Arc<Desk>, condition: Condition, shutdown: Shutd
         let state = match desk.store.durability(desk.config.durable_replicas).await {
             Ok(durability) => {
                 if known != Some(durability) {
-                    tracing::info!(durability = durability.name(), "the store's durability is known");
+                    tracing::info!(
+                        durability = durability.name(),
+                        "the store's durability is known"
+                    );
                     known = Some(durability);
                 }
                 judge(&desk, durability, &log)
@@ -101,19 +104,28 @@ async fn load(desk: &Desk) -> bool {
 }
 
 async fn look(desk: &Desk, pool: &str, within: Duration) {
-    let Some(channel) = desk.links.channel(pool) else { return };
+    let Some(channel) = desk.links.channel(pool) else {
+        return;
+    };
     let mut client = RoutingServiceClient::new(channel);
-    let asked = client.get_pool(v1::GetPoolRequest { pool: pool.to_owned() });
-    let Ok(Ok(answer)) = tokio::time::timeout(within.max(Duration::from_secs(1)), asked).await else {
+    let asked = client.get_pool(v1::GetPoolRequest {
+        pool: pool.to_owned(),
+    });
+    let Ok(Ok(answer)) = tokio::time::timeout(within.max(Duration::from_secs(1)), asked).await
+    else {
         tracing::debug!(pool, "routing did not say how many agents are at work");
         return;
     };
     let now = desk.now();
-    let news = desk.forecasts.observe(pool, now, answer.into_inner().agents);
+    let news = desk
+        .forecasts
+        .observe(pool, now, answer.into_inner().agents);
     let expected = desk.forecasts.of(pool, "", now).agents;
     desk.metrics
         .forecast_agents
-        .get_or_create(&PoolLabels { pool: pool.to_owned() })
+        .get_or_create(&PoolLabels {
+            pool: pool.to_owned(),
+        })
         .set(i64::from(expected));
     if let Some((hour, agents)) = news
         && let Err(error) = desk.store.saw_agents(pool, hour, agents).await

@@ -72,12 +72,24 @@ struct Logs {
 async fn shard(desk: &Arc<Desk>, lease: &ShardLease, log: &Logs) -> Result<(), Error> {
     let batch = desk.config.batch_entries_max;
     loop {
-        let reports = if desk.links.any_owner() { batch.min(desk.reports.available_permits()) } else { 0 };
-        let limits = TakeLimits { ticks: batch, dials: batch.min(desk.gateways.dial_room()), reports };
+        let reports = if desk.links.any_owner() {
+            batch.min(desk.reports.available_permits())
+        } else {
+            0
+        };
+        let limits = TakeLimits {
+            ticks: batch,
+            dials: batch.min(desk.gateways.dial_room()),
+            reports,
+        };
         let now = desk.now();
         let leased_until = now.plus(desk.rules.lease_ms);
         let again_at = now.plus(desk.config.report_retry_ms);
-        let Some(taken) = desk.store.take(lease, now, leased_until, again_at, limits).await? else {
+        let Some(taken) = desk
+            .store
+            .take(lease, now, leased_until, again_at, limits)
+            .await?
+        else {
             desk.shards.lost(lease.shard);
             return Ok(());
         };
@@ -95,7 +107,14 @@ async fn shard(desk: &Arc<Desk>, lease: &ShardLease, log: &Logs) -> Result<(), E
         each(taken.ticks, |entry| tick(desk, lease, entry)).await?;
         let undialled = dial_all(desk, lease, taken.dials).await?;
         if !undialled.is_empty() {
-            desk.store.put_back(lease, &undialled, desk.now().plus(PUT_BACK_MS), leased_until).await?;
+            desk.store
+                .put_back(
+                    lease,
+                    &undialled,
+                    desk.now().plus(PUT_BACK_MS),
+                    leased_until,
+                )
+                .await?;
             return Ok(());
         }
         if !is_rest {
@@ -108,7 +127,12 @@ fn note(desk: &Desk, lease: &ShardLease, taken: &Taken, log: &Logs) {
     if taken.dead > 0
         && let Some(suppressed) = log.dead.check()
     {
-        tracing::error!(shard = lease.shard, count = taken.dead, suppressed, "entries without a record were put among the dead");
+        tracing::error!(
+            shard = lease.shard,
+            count = taken.dead,
+            suppressed,
+            "entries without a record were put among the dead"
+        );
     }
     if taken.waiting > 0
         && !desk.gateways.can_dial()
@@ -129,14 +153,20 @@ where
     F: Fn(Entry) -> Fut,
     Fut: Future<Output = Result<(), Error>>,
 {
-    let results: Vec<Result<(), Error>> =
-        futures::stream::iter(entries).map(handle).buffer_unordered(ENTRIES_AT_ONCE).collect().await;
+    let results: Vec<Result<(), Error>> = futures::stream::iter(entries)
+        .map(handle)
+        .buffer_unordered(ENTRIES_AT_ONCE)
+        .collect()
+        .await;
     results.into_iter().collect()
 }
 
 async fn tick(desk: &Desk, lease: &ShardLease, entry: Entry) -> Result<(), Error> {
     match entry {
-        Ok(stored) => desk.change_stored(stored, Input::Tick, true).await.map(|_| ()),
+        Ok(stored) => desk
+            .change_stored(stored, Input::Tick, true)
+            .await
+            .map(|_| ()),
         Err(contact) => bury(desk, lease, contact).await,
     }
 }
@@ -147,7 +177,11 @@ async fn bury(desk: &Desk, lease: &ShardLease, contact: ContactId) -> Result<(),
 }
 
 /// Dials what can be dialled; gives what found no gateway.
-async fn dial_all(desk: &Desk, lease: &ShardLease, entries: Vec<Entry>) -> Result<Vec<ContactId>, Error> {
+async fn dial_all(
+    desk: &Desk,
+    lease: &ShardLease,
+    entries: Vec<Entry>,
+) -> Result<Vec<ContactId>, Error> {
     let results: Vec<Result<Option<ContactId>, Error>> = futures::stream::iter(entries)
         .map(|entry| async move {
             match entry {
@@ -180,13 +214,20 @@ async fn dial(desk: &Desk, stored: Stored) -> Result<Option<ContactId>, Error> {
             desk.faults.pass(Point::DialWritten).await;
             let booking = &stored.booking;
             let span = runtime::trace::span("callback", "dial", &booking.traceparent);
-            let mut dial = proto::convert::callback::dial(booking, attempt, desk.rules.ring_ms, &permit.switch);
+            let mut dial = proto::convert::callback::dial(
+                booking,
+                attempt,
+                desk.rules.ring_ms,
+                &permit.switch,
+            );
             dial.traceparent = runtime::trace::forward(&span, &booking.traceparent);
             // Should the link break now, the dial may have gone out or not: it is not taken
             // back, and another is made only when its ring time and lease are over.
             permit.send(dial);
             let waited_ms = desk.now().since(due_at);
-            desk.metrics.dial_wait_seconds.observe(Duration::from_millis(waited_ms).as_secs_f64());
+            desk.metrics
+                .dial_wait_seconds
+                .observe(Duration::from_millis(waited_ms).as_secs_f64());
             desk.faults.pass(Point::DialSent).await;
             return Ok(None);
         }
@@ -243,7 +284,12 @@ pub(crate) async fn recover_pools(desk: Arc<Desk>, shutdown: Shutdown) {
 }
 
 async fn recover(desk: &Desk, lease: &ShardLease, pool: &str, epoch: u64) -> Result<(), Error> {
-    if desk.store.registered_epoch(lease.shard, pool).await?.is_some_and(|registered| registered >= epoch) {
+    if desk
+        .store
+        .registered_epoch(lease.shard, pool)
+        .await?
+        .is_some_and(|registered| registered >= epoch)
+    {
         return Ok(());
     }
     let mut cursor = 0;
@@ -251,9 +297,12 @@ async fn recover(desk: &Desk, lease: &ShardLease, pool: &str, epoch: u64) -> Res
         let (next, contacts) = desk.store.scan_held(lease.shard, cursor).await?;
         let some = !contacts.is_empty();
         for contact in contacts {
-            let Some(stored) = desk.store.load(lease.shard, contact).await? else { continue };
+            let Some(stored) = desk.store.load(lease.shard, contact).await? else {
+                continue;
+            };
             if stored.booking.pool == pool && stored.booking.state() == State::Booked {
-                desk.change_stored(stored, Input::PoolRecovered, false).await?;
+                desk.change_stored(stored, Input::PoolRecovered, false)
+                    .await?;
             }
         }
         if next == 0 {
@@ -264,7 +313,9 @@ async fn recover(desk: &Desk, lease: &ShardLease, pool: &str, epoch: u64) -> Res
             tokio::time::sleep(RECOVERY_PAUSE).await;
         }
     }
-    desk.store.set_registered_epoch(lease.shard, pool, epoch).await
+    desk.store
+        .set_registered_epoch(lease.shard, pool, epoch)
+        .await
 }
 
 /// Counts the bookings of this replica's shards for the metrics.
@@ -275,7 +326,13 @@ pub(crate) async fn count(desk: Arc<Desk>, shutdown: Shutdown) {
         for lease in desk.shards.held() {
             match desk.store.counts(lease.shard).await {
                 Ok(counts) => {
-                    let all = [counts.held, counts.due, counts.leased, counts.dead, counts.reports];
+                    let all = [
+                        counts.held,
+                        counts.due,
+                        counts.leased,
+                        counts.dead,
+                        counts.reports,
+                    ];
                     for (total, count) in totals.iter_mut().zip(all) {
                         *total += count;
                     }
@@ -284,7 +341,13 @@ pub(crate) async fn count(desk: Arc<Desk>, shutdown: Shutdown) {
             }
         }
         if complete {
-            let names = [SetName::Held, SetName::Due, SetName::Leased, SetName::Dead, SetName::Reports];
+            let names = [
+                SetName::Held,
+                SetName::Due,
+                SetName::Leased,
+                SetName::Dead,
+                SetName::Reports,
+            ];
             for (name, total) in names.into_iter().zip(totals) {
                 desk.metrics.set(name, total);
             }

@@ -22,14 +22,22 @@ impl Bucket {
     /// A full bucket.
     pub(crate) fn new(per_second: u32, burst: u32, now: TimeMs) -> Self {
         let burst_milli = u64::from(burst) * 1_000;
-        Self { per_second: per_second.into(), burst_milli, tokens_milli: burst_milli, at: now }
+        Self {
+            per_second: per_second.into(),
+            burst_milli,
+            tokens_milli: burst_milli,
+            at: now,
+        }
     }
 
     fn refill(&mut self, now: TimeMs) {
         let elapsed_ms = now.since(self.at);
         self.at = self.at.max(now);
         let gained_milli = elapsed_ms.saturating_mul(self.per_second);
-        self.tokens_milli = self.tokens_milli.saturating_add(gained_milli).min(self.burst_milli);
+        self.tokens_milli = self
+            .tokens_milli
+            .saturating_add(gained_milli)
+            .min(self.burst_milli);
     }
 
     /// Takes one token if there is one.
@@ -87,7 +95,12 @@ impl Admission {
     ///
     /// # Errors
     /// The limit that is reached.
-    pub(crate) fn admit(&mut self, now: TimeMs, in_flight: usize, switch: Option<&mut Bucket>) -> Result<(), Shed> {
+    pub(crate) fn admit(
+        &mut self,
+        now: TimeMs,
+        in_flight: usize,
+        switch: Option<&mut Bucket>,
+    ) -> Result<(), Shed> {
         let shed = if in_flight >= self.in_flight_max {
             Shed::InFlight
         } else if switch.is_some_and(|bucket| !bucket.take(now)) {
@@ -111,7 +124,9 @@ impl Admission {
     /// The condition to tell the switches, when it has changed.
     pub(crate) fn changed(&mut self, now: TimeMs, in_flight: usize) -> Option<SystemCondition> {
         let percent = self.node.percent(now);
-        let shedding = self.shed_at.is_some_and(|at| now.since(at) < RELIEVED_AFTER_MS);
+        let shedding = self
+            .shed_at
+            .is_some_and(|at| now.since(at) < RELIEVED_AFTER_MS);
         let near = percent < 20 || in_flight * 5 > self.in_flight_max * 4;
         let next = if shedding {
             SystemCondition::OverloadReached
@@ -147,14 +162,24 @@ mod tests {
     fn a_burst_passes_then_the_rate_and_then_it_is_relieved() {
         let start = TimeMs(1_000_000);
         let mut admission = Admission::new(100, 10, 1_000, start);
-        let admitted = (0..50).filter(|_| admission.admit(start, 0, None).is_ok()).count();
+        let admitted = (0..50)
+            .filter(|_| admission.admit(start, 0, None).is_ok())
+            .count();
         assert_eq!(admitted, 10);
-        assert_eq!(admission.changed(start, 0), Some(SystemCondition::OverloadReached));
+        assert_eq!(
+            admission.changed(start, 0),
+            Some(SystemCondition::OverloadReached)
+        );
         assert_eq!(admission.changed(start, 0), None);
         let later = start.plus(50);
-        let admitted = (0..50).filter(|_| admission.admit(later, 0, None).is_ok()).count();
+        let admitted = (0..50)
+            .filter(|_| admission.admit(later, 0, None).is_ok())
+            .count();
         assert_eq!(admitted, 5);
-        assert_eq!(admission.changed(later.plus(2_000), 0), Some(SystemCondition::OverloadRelieved));
+        assert_eq!(
+            admission.changed(later.plus(2_000), 0),
+            Some(SystemCondition::OverloadRelieved)
+        );
         assert_eq!(admission.condition(), SystemCondition::Normal);
     }
 
@@ -165,13 +190,20 @@ mod tests {
         assert_eq!(admission.admit(now, 3, None), Err(Shed::InFlight));
         let mut switch = Bucket::new(1, 1, now);
         assert_eq!(admission.admit(now, 0, Some(&mut switch)), Ok(()));
-        assert_eq!(admission.admit(now, 0, Some(&mut switch)), Err(Shed::SwitchRate));
+        assert_eq!(
+            admission.admit(now, 0, Some(&mut switch)),
+            Err(Shed::SwitchRate)
+        );
     }
 
     #[test]
     fn a_clock_that_stands_still_or_leaps_gives_no_more_than_a_burst() {
         let mut bucket = Bucket::new(10, 2, TimeMs(100));
         assert!(bucket.take(TimeMs(50)) && bucket.take(TimeMs(50)) && !bucket.take(TimeMs(50)));
-        assert!(bucket.take(TimeMs(u64::MAX)) && bucket.take(TimeMs(u64::MAX)) && !bucket.take(TimeMs(u64::MAX)));
+        assert!(
+            bucket.take(TimeMs(u64::MAX))
+                && bucket.take(TimeMs(u64::MAX))
+                && !bucket.take(TimeMs(u64::MAX))
+        );
     }
 }

@@ -12,16 +12,34 @@ use crate::keys::Keys;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a doc comment here would become the command's help"
+    )]
     pub runtime: runtime::Args,
     /// Routing replicas: host:port, comma separated; a DNS name stands for all its addresses
-    #[arg(long, env = "TRUNKLINE_ROUTING_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:7130")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_ROUTING_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7130"
+    )]
     pub routing_endpoints: Vec<String>,
     /// Intent replicas, as above; empty: every caller gets the operator's topic
-    #[arg(long, env = "TRUNKLINE_INTENT_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:7120")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_INTENT_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7120"
+    )]
     pub intent_endpoints: Vec<String>,
     /// Callback replicas, as above; empty: no offer can be booked
-    #[arg(long, env = "TRUNKLINE_CALLBACK_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:7140")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_CALLBACK_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7140"
+    )]
     pub callback_endpoints: Vec<String>,
     /// How often DNS names among the endpoints are resolved again, in ms
     #[arg(long, env = "TRUNKLINE_RESOLVE_PERIOD_MS", default_value_t = 5_000)]
@@ -62,10 +80,18 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_ADMISSION_BURST", default_value_t = 1_500)]
     pub admission_burst: u32,
     /// New calls a second admitted from one switch; 0: no limit of its own
-    #[arg(long, env = "TRUNKLINE_ADMISSION_PER_SWITCH_PER_SECOND", default_value_t = 0)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_ADMISSION_PER_SWITCH_PER_SECOND",
+        default_value_t = 0
+    )]
     pub admission_per_switch_per_second: u32,
     /// Announcement that a caller hears whom admission refuses
-    #[arg(long, env = "TRUNKLINE_OVERLOAD_ANNOUNCEMENT", default_value = "all-lines-busy")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_OVERLOAD_ANNOUNCEMENT",
+        default_value = "all-lines-busy"
+    )]
     pub overload_announcement: String,
 
     /// Route requests that one link may have outstanding
@@ -73,10 +99,18 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_CREDIT", default_value_t = 1_024)]
     pub credit: u32,
     /// Heartbeat period towards the switch, in ms
-    #[arg(long, env = "TRUNKLINE_SYSTEM_STATUS_TIMER_MS", default_value_t = 5_000)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_SYSTEM_STATUS_TIMER_MS",
+        default_value_t = 5_000
+    )]
     pub system_status_timer_ms: u32,
     /// How long a session outlives its link, in ms
-    #[arg(long, env = "TRUNKLINE_SESSION_CLEANUP_DELAY_MS", default_value_t = 60_000)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_SESSION_CLEANUP_DELAY_MS",
+        default_value_t = 60_000
+    )]
     pub session_cleanup_delay_ms: u32,
     /// Round-trip time assumed between switch and gateway, in ms: twice it is taken off the
     /// reply timeout
@@ -90,14 +124,22 @@ pub struct Config {
     pub intent_share_percent: u64,
     /// Answers remembered, so that a repeated request gets the same one
     // Ten seconds at the worst second on record: twice the longest reply timeout.
-    #[arg(long, env = "TRUNKLINE_REMEMBERED_ANSWERS_MAX", default_value_t = 16_384)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_REMEMBERED_ANSWERS_MAX",
+        default_value_t = 16_384
+    )]
     pub remembered_answers_max: usize,
     /// Calls remembered, for events that carry no correlator data and for bookings
     #[arg(long, env = "TRUNKLINE_REMEMBERED_CALLS_MAX", default_value_t = 65_536)]
     pub remembered_calls_max: usize,
     /// Events of one switch that may be waiting for routing's acknowledgement; beyond it the
     /// switch's event stream is not read
-    #[arg(long, env = "TRUNKLINE_EVENTS_UNACKNOWLEDGED_MAX", default_value_t = 16_384)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_EVENTS_UNACKNOWLEDGED_MAX",
+        default_value_t = 16_384
+    )]
     pub events_unacknowledged_max: usize,
     /// How long a booking may take before the caller is told that it failed, in ms
     #[arg(long, env = "TRUNKLINE_BOOKING_TIMEOUT_MS", default_value_t = 2_000)]
@@ -159,27 +201,68 @@ impl Config {
         let count = |value: usize| value as u64;
         bound("resolve_period_ms", self.resolve_period_ms, 100, 600_000)?;
         bound("in_flight_max", count(self.in_flight_max), 1, 1 << 20)?;
-        bound("admission_per_second", self.admission_per_second.into(), 1, 1_000_000)?;
+        bound(
+            "admission_per_second",
+            self.admission_per_second.into(),
+            1,
+            1_000_000,
+        )?;
         bound("admission_burst", self.admission_burst.into(), 1, 1_000_000)?;
         bound("credit", self.credit.into(), 1, 65_536)?;
-        bound("system_status_timer_ms", self.system_status_timer_ms.into(), 1_000, 60_000)?;
-        bound("session_cleanup_delay_ms", self.session_cleanup_delay_ms.into(), 1_000, 600_000)?;
+        bound(
+            "system_status_timer_ms",
+            self.system_status_timer_ms.into(),
+            1_000,
+            60_000,
+        )?;
+        bound(
+            "session_cleanup_delay_ms",
+            self.session_cleanup_delay_ms.into(),
+            1_000,
+            600_000,
+        )?;
         bound("link_rtt_ms", self.link_rtt_ms.into(), 0, 1_000)?;
         bound("intent_timeout_ms", self.intent_timeout_ms, 1, 5_000)?;
         bound("intent_share_percent", self.intent_share_percent, 1, 90)?;
-        bound("remembered_answers_max", count(self.remembered_answers_max), 16, 1 << 20)?;
-        bound("remembered_calls_max", count(self.remembered_calls_max), 16, 1 << 22)?;
+        bound(
+            "remembered_answers_max",
+            count(self.remembered_answers_max),
+            16,
+            1 << 20,
+        )?;
+        bound(
+            "remembered_calls_max",
+            count(self.remembered_calls_max),
+            16,
+            1 << 22,
+        )?;
         // A frame of events must fit, or the stream could never be read again.
-        bound("events_unacknowledged_max", count(self.events_unacknowledged_max), 512, 1 << 20)?;
+        bound(
+            "events_unacknowledged_max",
+            count(self.events_unacknowledged_max),
+            512,
+            1 << 20,
+        )?;
         bound("booking_timeout_ms", self.booking_timeout_ms, 100, 30_000)?;
         if !(0.0..=1.0).contains(&self.trace_ratio) {
-            bail!("trace_ratio: {} is outside the limit: 0 to 1", self.trace_ratio);
+            bail!(
+                "trace_ratio: {} is outside the limit: 0 to 1",
+                self.trace_ratio
+            );
         }
-        if self.country_code.len() > 3 || !self.country_code.bytes().all(|byte| byte.is_ascii_digit()) {
-            bail!("country_code: {:?} is outside the limit: up to 3 digits", self.country_code);
+        if self.country_code.len() > 3
+            || !self.country_code.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            bail!(
+                "country_code: {:?} is outside the limit: up to 3 digits",
+                self.country_code
+            );
         }
         if self.overload_announcement.is_empty() || self.overload_announcement.len() > 64 {
-            bail!("overload_announcement: {:?} is outside the limit: 1 to 64 bytes", self.overload_announcement);
+            bail!(
+                "overload_announcement: {:?} is outside the limit: 1 to 64 bytes",
+                self.overload_announcement
+            );
         }
         Keys::from_config(self).map(|_| ())
     }
@@ -197,16 +280,23 @@ impl Config {
             .with_context(|| format!("policy_dir: reading {}", folder.display()))?;
         for entry in entries {
             let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "yaml") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "yaml")
+            {
                 let text = std::fs::read_to_string(&path)
                     .with_context(|| format!("policy_dir: reading {}", path.display()))?;
-                let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+                let name = path
+                    .file_name()
+                    .map(|name| name.to_string_lossy().into_owned());
                 documents.push((name.unwrap_or_default(), text));
             }
         }
         documents.sort();
-        let pairs: Vec<(&str, &str)> =
-            documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let pairs: Vec<(&str, &str)> = documents
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()))
+            .collect();
         domain::policy::Policy::parse(&pairs).context("policy_dir")
     }
 }

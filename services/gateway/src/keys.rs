@@ -72,7 +72,10 @@ fn key(name: &str, hex: &str) -> anyhow::Result<[u8; KEY_BYTES]> {
     let digits = hex.as_bytes();
     let mut out = [0; KEY_BYTES];
     if digits.len() != 2 * KEY_BYTES {
-        bail!("{name}: {} characters are outside the limit: 64 hexadecimal digits", digits.len());
+        bail!(
+            "{name}: {} characters are outside the limit: 64 hexadecimal digits",
+            digits.len()
+        );
     }
     for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
         let text = std::str::from_utf8(pair).ok();
@@ -90,11 +93,16 @@ fn named(
 ) -> anyhow::Result<Vec<(String, [u8; KEY_BYTES])>> {
     let mut out = Vec::new();
     if let Some(single) = single {
-        out.push(("0".to_owned(), key(&format!("{name}_key"), single.expose())?));
+        out.push((
+            "0".to_owned(),
+            key(&format!("{name}_key"), single.expose())?,
+        ));
     }
     let list = several.map_or("", Secret::expose);
     for entry in list.split(',').filter(|entry| !entry.is_empty()) {
-        let (id, hex) = entry.split_once(':').with_context(|| format!("{name}_keys: an entry is not id:hex"))?;
+        let (id, hex) = entry
+            .split_once(':')
+            .with_context(|| format!("{name}_keys: an entry is not id:hex"))?;
         if id.is_empty() || id.len() > 16 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             bail!("{name}_keys: a key id is outside the limit: 1 to 16 letters and digits");
         }
@@ -124,12 +132,21 @@ impl Keys {
     /// # Errors
     /// A key is malformed, or there is none although TLS is on.
     pub(crate) fn from_config(config: &Config) -> anyhow::Result<Self> {
-        let pseudonyms =
-            named("pseudonym", config.pseudonym_key.as_ref(), config.pseudonym_keys.as_ref())?;
-        let numbers = named("number", config.number_key.as_ref(), config.number_keys.as_ref())?;
+        let pseudonyms = named(
+            "pseudonym",
+            config.pseudonym_key.as_ref(),
+            config.pseudonym_keys.as_ref(),
+        )?;
+        let numbers = named(
+            "number",
+            config.number_key.as_ref(),
+            config.number_keys.as_ref(),
+        )?;
         let for_development = pseudonyms.is_empty() || numbers.is_empty();
         if for_development && config.runtime.tls.tls_cert.is_some() {
-            bail!("pseudonym_key and number_key: required with TLS; without them callers' numbers are not protected");
+            bail!(
+                "pseudonym_key and number_key: required with TLS; without them callers' numbers are not protected"
+            );
         }
         let contact = match &config.contact_key {
             Some(secret) => key("contact_key", secret.expose())?,
@@ -142,7 +159,9 @@ impl Keys {
         } else {
             numbers
         };
-        let pseudonym = pseudonyms.first().map_or_else(|| development("pseudonym"), |(_, key)| *key);
+        let pseudonym = pseudonyms
+            .first()
+            .map_or_else(|| development("pseudonym"), |(_, key)| *key);
         let cipher = |(id, key): (String, [u8; KEY_BYTES])| NamedCipher {
             id,
             cipher: ChaCha20Poly1305::new(&key.into()),
@@ -180,7 +199,11 @@ impl Keys {
             return None;
         }
         let national = digits.len() == 10 && !user.trim_start().starts_with('+');
-        Some(Number(if national { format!("{}{digits}", self.country_code) } else { digits }))
+        Some(Number(if national {
+            format!("{}{digits}", self.country_code)
+        } else {
+            digits
+        }))
     }
 
     /// The pseudonym of a number.
@@ -202,7 +225,10 @@ impl Keys {
     pub(crate) fn encrypt(&self, number: &Number, contact: ContactId) -> Bytes {
         let current = &self.numbers[0];
         let nonce = ChaCha20Poly1305::generate_nonce(&mut OsRng);
-        let payload = Payload { msg: number.0.as_bytes(), aad: &contact.to_bytes() };
+        let payload = Payload {
+            msg: number.0.as_bytes(),
+            aad: &contact.to_bytes(),
+        };
         let sealed = current
             .cipher
             .encrypt(&nonce, payload)
@@ -220,14 +246,32 @@ impl Keys {
     ///
     /// # Errors
     /// The key is not listed, the contact is another, or the bytes are damaged.
-    pub(crate) fn decrypt(&self, sealed: &[u8], contact: ContactId) -> Result<Number, Undecipherable> {
+    pub(crate) fn decrypt(
+        &self,
+        sealed: &[u8],
+        contact: ContactId,
+    ) -> Result<Number, Undecipherable> {
         let (length, rest) = sealed.split_first().ok_or(Undecipherable)?;
-        let (id, rest) = rest.split_at_checked(usize::from(*length)).ok_or(Undecipherable)?;
+        let (id, rest) = rest
+            .split_at_checked(usize::from(*length))
+            .ok_or(Undecipherable)?;
         let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(Undecipherable)?;
-        let found = self.numbers.iter().find(|named| named.id.as_bytes() == id).ok_or(Undecipherable)?;
-        let payload = Payload { msg: sealed, aad: &contact.to_bytes() };
-        let plain = found.cipher.decrypt(Nonce::from_slice(nonce), payload).map_err(|_| Undecipherable)?;
-        String::from_utf8(plain).map(Number).map_err(|_| Undecipherable)
+        let found = self
+            .numbers
+            .iter()
+            .find(|named| named.id.as_bytes() == id)
+            .ok_or(Undecipherable)?;
+        let payload = Payload {
+            msg: sealed,
+            aad: &contact.to_bytes(),
+        };
+        let plain = found
+            .cipher
+            .decrypt(Nonce::from_slice(nonce), payload)
+            .map_err(|_| Undecipherable)?;
+        String::from_utf8(plain)
+            .map(Number)
+            .map_err(|_| Undecipherable)
     }
 }
 
@@ -257,7 +301,13 @@ mod tests {
         let of = |device: &str| keys.number(device).map(|number| keys.caller(&number));
         let expected = of("+12065551234");
         assert!(expected.is_some());
-        for spelling in ["12065551234", "2065551234", "(206) 555-1234", "sip:+12065551234@gw:5060;user=phone", "tel:+1-206-555-1234"] {
+        for spelling in [
+            "12065551234",
+            "2065551234",
+            "(206) 555-1234",
+            "sip:+12065551234@gw:5060;user=phone",
+            "tel:+1-206-555-1234",
+        ] {
             assert_eq!(of(spelling), expected, "{spelling}");
         }
         assert_ne!(of("+12065551235"), expected);
@@ -275,29 +325,48 @@ mod tests {
 
     #[test]
     fn a_number_is_decrypted_with_old_keys_for_its_own_contact_only() {
-        let old = keys(|config| config.number_keys = Some(Secret::new(format!("a:{A}")))).expect("keys");
+        let old =
+            keys(|config| config.number_keys = Some(Secret::new(format!("a:{A}")))).expect("keys");
         let number = old.number("+12065551234").expect("number");
         let sealed = old.encrypt(&number, ContactId(1));
         assert!(!sealed.windows(10).any(|window| window == b"2065551234"));
-        let rotated =
-            keys(|config| config.number_keys = Some(Secret::new(format!("b:{B},a:{A}")))).expect("keys");
-        assert_eq!(rotated.decrypt(&sealed, ContactId(1)).expect("listed").expose(), "12065551234");
+        let rotated = keys(|config| config.number_keys = Some(Secret::new(format!("b:{B},a:{A}"))))
+            .expect("keys");
+        assert_eq!(
+            rotated
+                .decrypt(&sealed, ContactId(1))
+                .expect("listed")
+                .expose(),
+            "12065551234"
+        );
         assert_eq!(rotated.decrypt(&sealed, ContactId(2)), Err(Undecipherable));
-        let gone = keys(|config| config.number_keys = Some(Secret::new(format!("b:{B}")))).expect("keys");
+        let gone =
+            keys(|config| config.number_keys = Some(Secret::new(format!("b:{B}")))).expect("keys");
         assert_eq!(gone.decrypt(&sealed, ContactId(1)), Err(Undecipherable));
-        assert_eq!(gone.decrypt(&sealed[..3], ContactId(1)), Err(Undecipherable));
+        assert_eq!(
+            gone.decrypt(&sealed[..3], ContactId(1)),
+            Err(Undecipherable)
+        );
         assert_eq!(gone.decrypt(&[], ContactId(1)), Err(Undecipherable));
     }
 
     #[test]
     fn keys_are_never_printed_and_bad_ones_are_named() {
-        let error = keys(|config| config.pseudonym_key = Some(Secret::new("abc"))).expect_err("short");
-        assert!(error.to_string().starts_with("pseudonym_key: 3 characters"), "{error}");
-        let error = keys(|config| config.number_keys = Some(Secret::new(format!("a:{A},a:{B}")))).expect_err("twice");
+        let error =
+            keys(|config| config.pseudonym_key = Some(Secret::new("abc"))).expect_err("short");
+        assert!(
+            error.to_string().starts_with("pseudonym_key: 3 characters"),
+            "{error}"
+        );
+        let error = keys(|config| config.number_keys = Some(Secret::new(format!("a:{A},a:{B}"))))
+            .expect_err("twice");
         assert!(error.to_string().contains("given twice"), "{error}");
         let mut config = Config::for_test();
         config.pseudonym_key = Some(Secret::new(A));
         assert!(!format!("{config:?}").contains("1111"));
-        assert_eq!(format!("{:?}", Keys::from_config(&config).expect("keys")), "[keys]");
+        assert_eq!(
+            format!("{:?}", Keys::from_config(&config).expect("keys")),
+            "[keys]"
+        );
     }
 }

@@ -50,7 +50,10 @@ pub async fn run(config: Config, shutdown: runtime::Shutdown) -> anyhow::Result<
 ///
 /// # Errors
 /// The configuration is invalid, or a port is taken.
-pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Result<runtime::Running> {
+pub async fn start(
+    config: Config,
+    shutdown: runtime::Shutdown,
+) -> anyhow::Result<runtime::Running> {
     config.check()?;
     let policy = Arc::new(config.policy()?);
     if policy.pools.is_empty() {
@@ -66,10 +69,28 @@ pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Resul
     let readiness = service.condition("routing");
     let instance = service.instance().to_owned();
     let (ways, fast, slow) = Ways::new();
-    let (health, watched) = watch::channel(Health { pools_without_owner: policy.pools.len(), ..Health::default() });
-    let core = Core::new(config.clone(), instance, Arc::clone(&policy), keys, metrics.clone(), clock.now());
-    let driver =
-        Driver { core, clock, metrics, fast, slow, health, shutdown: shutdown.clone(), sinks: HashMap::new() };
+    let (health, watched) = watch::channel(Health {
+        pools_without_owner: policy.pools.len(),
+        ..Health::default()
+    });
+    let core = Core::new(
+        config.clone(),
+        instance,
+        Arc::clone(&policy),
+        keys,
+        metrics.clone(),
+        clock.now(),
+    );
+    let driver = Driver {
+        core,
+        clock,
+        metrics,
+        fast,
+        slow,
+        health,
+        shutdown: shutdown.clone(),
+        sinks: HashMap::new(),
+    };
     let tasks = TaskTracker::new();
     let driver = tokio::spawn(driver.run());
     let links = Links {
@@ -89,11 +110,15 @@ pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Resul
         tasks: tasks.clone(),
         authenticated: config.runtime.tls.tls_cert.is_some(),
     };
-    let routes = Routes::new(SystemServiceServer::new(System { credit: config.credit }))
-        .add_service(SwitchServer::<Dialogues>::new(shared.clone()))
-        .add_service(SwitchServer::<Events>::new(shared.clone()))
-        .add_service(SwitchServer::<Commands>::new(shared));
-    let running = service.serve(routes, shutdown.clone(), drain(ways, watched)).await?;
+    let routes = Routes::new(SystemServiceServer::new(System {
+        credit: config.credit,
+    }))
+    .add_service(SwitchServer::<Dialogues>::new(shared.clone()))
+    .add_service(SwitchServer::<Events>::new(shared.clone()))
+    .add_service(SwitchServer::<Commands>::new(shared));
+    let running = service
+        .serve(routes, shutdown.clone(), drain(ways, watched))
+        .await?;
     Ok(watch_over(running, driver, shutdown, tasks))
 }
 
@@ -149,7 +174,15 @@ async fn tell_readiness(
 
 /// Tells the switches to go elsewhere and waits until what is under way is finished.
 async fn drain(ways: Ways, mut health: watch::Receiver<Health>) {
-    if ways.fast.send(ToCore { sink: None, input: Input::Drain }).await.is_err() {
+    if ways
+        .fast
+        .send(ToCore {
+            sink: None,
+            input: Input::Drain,
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     // Fails only when the driver is gone, and then nothing is under way.

@@ -14,7 +14,11 @@ pub(crate) struct Memory<K, V> {
 impl<K: Hash + Eq + Clone, V> Memory<K, V> {
     /// An empty memory; `most` is at least 1.
     pub(crate) fn new(most: usize) -> Self {
-        Self { map: HashMap::new(), order: VecDeque::new(), most: most.max(1) }
+        Self {
+            map: HashMap::new(),
+            order: VecDeque::new(),
+            most: most.max(1),
+        }
     }
 
     /// Remembers; a known key keeps its age.
@@ -57,7 +61,10 @@ mod tests {
         memory.insert(2, 'b');
         memory.insert(1, 'c');
         memory.insert(3, 'd');
-        assert_eq!((memory.get(&1), memory.get(&2), memory.get(&3)), (None, Some(&'b'), Some(&'d')));
+        assert_eq!(
+            (memory.get(&1), memory.get(&2), memory.get(&3)),
+            (None, Some(&'b'), Some(&'d'))
+        );
         assert_eq!(memory.len(), 2);
     }
 }

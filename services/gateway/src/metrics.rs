@@ -14,7 +14,13 @@ type Labels = [(&'static str, &'static str); 1];
 pub(crate) struct Counters<const N: usize>([Counter; N]);
 
 impl<const N: usize> Counters<N> {
-    fn new(registry: &mut Registry, name: &str, help: &str, label: &'static str, values: [&'static str; N]) -> Self {
+    fn new(
+        registry: &mut Registry,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: [&'static str; N],
+    ) -> Self {
         let family = Family::<Labels, Counter>::default();
         registry.register(name, help, family.clone());
         Self(values.map(|value| family.get_or_create(&[(label, value)]).clone()))
@@ -137,49 +143,162 @@ impl Metrics {
             made
         }
         // 0.25 ms to 8 s: a local answer to the longest reply timeout.
-        let answer_seconds = Histogram::new(prometheus_client::metrics::histogram::exponential_buckets(0.000_25, 2.0, 16));
+        let answer_seconds = Histogram::new(
+            prometheus_client::metrics::histogram::exponential_buckets(0.000_25, 2.0, 16),
+        );
         registry.register(
             "gateway_answer_seconds",
             "From the route request's arrival to its answer being handed to the stream",
             answer_seconds.clone(),
         );
         let open = Family::<Labels, Gauge>::default();
-        registry.register("gateway_streams", "Open streams and links, by kind", open.clone());
+        registry.register(
+            "gateway_streams",
+            "Open streams and links, by kind",
+            open.clone(),
+        );
         let r = registry;
         Self {
-            route_requests: counter(r, "gateway_route_requests", "Route requests received, repeats included"),
+            route_requests: counter(
+                r,
+                "gateway_route_requests",
+                "Route requests received, repeats included",
+            ),
             reroutes: counter(r, "gateway_reroutes", "Re-routes received"),
-            answers: Counters::new(r, "gateway_answers", "How route requests and re-routes ended, by kind", "kind", ANSWERED),
+            answers: Counters::new(
+                r,
+                "gateway_answers",
+                "How route requests and re-routes ended, by kind",
+                "kind",
+                ANSWERED,
+            ),
             answer_seconds,
-            answers_late: counter(r, "gateway_answers_late", "Answers handed over after the switch's timer had run out"),
-            late_assignments: counter(r, "gateway_late_assignments", "Routing's answers that came after the dialogue was given up; taken back"),
-            duplicates: counter(r, "gateway_duplicates", "Repeated route requests, given the same answer"),
-            reused_references: counter(r, "gateway_reused_references", "Cross references reused for another call, refused"),
-            frames_dropped: counter(r, "gateway_frames_dropped", "Frames of dialogues received a second time"),
-            frames_out_of_order: counter(r, "gateway_frames_out_of_order", "Frames of dialogues after a gap or out of order"),
-            refusals: Counters::new(r, "gateway_refusals", "Messages refused, by what they were about", "class", REFUSED),
-            limit_hits: Counters::new(r, "gateway_limit_hits", "Limits reached, by limit", "limit", LIMIT),
-            in_flight: gauge(r, "gateway_in_flight_requests", "Route requests being answered"),
-            admission_tokens_percent: gauge(r, "gateway_admission_tokens_percent", "Admission tokens left on this node"),
-            credits_outstanding: gauge(r, "gateway_credits_outstanding", "Credits in use, all links"),
-            events: counter(r, "gateway_events", "Switch events received, repeats included"),
-            events_repeated: counter(r, "gateway_events_repeated", "Switch events received again, dropped"),
-            events_acknowledged: counter(r, "gateway_events_acknowledged", "Switch events that the mesh holds or has refused"),
-            events_unacknowledged: gauge(r, "gateway_events_unacknowledged", "Switch events waiting for an acknowledgement"),
-            event_gaps: counter(r, "gateway_event_gaps", "Gaps in event sequences; a snapshot was asked for"),
-            reports_waiting: gauge(r, "gateway_reports_waiting", "Inputs for routing that are not acknowledged"),
-            commands: Counters::new(r, "gateway_commands", "Commands for switches, by end", "end", COMMAND),
+            answers_late: counter(
+                r,
+                "gateway_answers_late",
+                "Answers handed over after the switch's timer had run out",
+            ),
+            late_assignments: counter(
+                r,
+                "gateway_late_assignments",
+                "Routing's answers that came after the dialogue was given up; taken back",
+            ),
+            duplicates: counter(
+                r,
+                "gateway_duplicates",
+                "Repeated route requests, given the same answer",
+            ),
+            reused_references: counter(
+                r,
+                "gateway_reused_references",
+                "Cross references reused for another call, refused",
+            ),
+            frames_dropped: counter(
+                r,
+                "gateway_frames_dropped",
+                "Frames of dialogues received a second time",
+            ),
+            frames_out_of_order: counter(
+                r,
+                "gateway_frames_out_of_order",
+                "Frames of dialogues after a gap or out of order",
+            ),
+            refusals: Counters::new(
+                r,
+                "gateway_refusals",
+                "Messages refused, by what they were about",
+                "class",
+                REFUSED,
+            ),
+            limit_hits: Counters::new(
+                r,
+                "gateway_limit_hits",
+                "Limits reached, by limit",
+                "limit",
+                LIMIT,
+            ),
+            in_flight: gauge(
+                r,
+                "gateway_in_flight_requests",
+                "Route requests being answered",
+            ),
+            admission_tokens_percent: gauge(
+                r,
+                "gateway_admission_tokens_percent",
+                "Admission tokens left on this node",
+            ),
+            credits_outstanding: gauge(
+                r,
+                "gateway_credits_outstanding",
+                "Credits in use, all links",
+            ),
+            events: counter(
+                r,
+                "gateway_events",
+                "Switch events received, repeats included",
+            ),
+            events_repeated: counter(
+                r,
+                "gateway_events_repeated",
+                "Switch events received again, dropped",
+            ),
+            events_acknowledged: counter(
+                r,
+                "gateway_events_acknowledged",
+                "Switch events that the mesh holds or has refused",
+            ),
+            events_unacknowledged: gauge(
+                r,
+                "gateway_events_unacknowledged",
+                "Switch events waiting for an acknowledgement",
+            ),
+            event_gaps: counter(
+                r,
+                "gateway_event_gaps",
+                "Gaps in event sequences; a snapshot was asked for",
+            ),
+            reports_waiting: gauge(
+                r,
+                "gateway_reports_waiting",
+                "Inputs for routing that are not acknowledged",
+            ),
+            commands: Counters::new(
+                r,
+                "gateway_commands",
+                "Commands for switches, by end",
+                "end",
+                COMMAND,
+            ),
             dials: Counters::new(r, "gateway_dials", "Callback dials, by end", "end", COMMAND),
-            bookings: Counters::new(r, "gateway_bookings", "Bookings and cancellations, by end", "end", BOOKING),
-            classified: Counters::new(r, "gateway_classified", "What came of asking for a topic", "outcome", CLASSIFIED),
+            bookings: Counters::new(
+                r,
+                "gateway_bookings",
+                "Bookings and cancellations, by end",
+                "end",
+                BOOKING,
+            ),
+            classified: Counters::new(
+                r,
+                "gateway_classified",
+                "What came of asking for a topic",
+                "outcome",
+                CLASSIFIED,
+            ),
             streams: STREAM.map(|kind| open.get_or_create(&[("kind", kind)]).clone()),
-            violations: Counters::new(r, "invariant_violations", "Broken promises, by name", "invariant", Invariant::ALL.map(Invariant::name)),
+            violations: Counters::new(
+                r,
+                "invariant_violations",
+                "Broken promises, by name",
+                "invariant",
+                Invariant::ALL.map(Invariant::name),
+            ),
         }
     }
 
     /// Counts a broken promise.
     pub(crate) fn violation(&self, invariant: Invariant) {
         let index = Invariant::ALL.iter().position(|known| *known == invariant);
-        self.violations.inc(index.expect("ALL holds every invariant"));
+        self.violations
+            .inc(index.expect("ALL holds every invariant"));
     }
 }

@@ -86,8 +86,14 @@ mod tests {
         assert_eq!(fired.len(), 7);
         assert_eq!(wheel.len(), 0);
         for (after_ms, at_ms) in fired {
-            assert!(at_ms <= after_ms || after_ms == 0, "{after_ms} fired at {at_ms}");
-            assert!(at_ms + BUCKET_MS > after_ms.min(8_000), "{after_ms} fired at {at_ms}");
+            assert!(
+                at_ms <= after_ms || after_ms == 0,
+                "{after_ms} fired at {at_ms}"
+            );
+            assert!(
+                at_ms + BUCKET_MS > after_ms.min(8_000),
+                "{after_ms} fired at {at_ms}"
+            );
         }
     }
 

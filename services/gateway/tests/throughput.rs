@@ -25,7 +25,9 @@ async fn measure(with_intent: bool) {
     })
     .await;
     mesh.routing.0.lock().expect("lock").keep_inputs = false;
-    let mut switch = Dialogues::open(mesh.switch().await, hello(), 1).await.expect("opens");
+    let mut switch = Dialogues::open(mesh.switch().await, hello(), 1)
+        .await
+        .expect("opens");
     let start = Instant::now();
     let (mut sent, mut answered, mut selected) = (0, 0, 0);
     let mut latencies: Vec<Duration> = Vec::with_capacity(REQUESTS);

@@ -38,10 +38,24 @@ fn main() -> anyhow::Result<()> {
     let model = Model::from_bytes(&bytes)?;
     let loaded_us = started.elapsed().as_micros();
     println!("training from the embedded corpus      {trained_ms:>9} ms");
-    println!("loading an artefact of {:>7} bytes    {loaded_us:>9} us", bytes.len());
-    let test: Vec<String> = Corpus::embedded_test()?.examples.into_iter().map(|example| example.text).collect();
-    let ten_words: Vec<String> = test.iter().filter(|text| text.split_whitespace().count() == 10).cloned().collect();
-    println!("{:<38} {:>9} {:>14} {:>12}", "stage", "ns", "per second", "prototype ns");
+    println!(
+        "loading an artefact of {:>7} bytes    {loaded_us:>9} us",
+        bytes.len()
+    );
+    let test: Vec<String> = Corpus::embedded_test()?
+        .examples
+        .into_iter()
+        .map(|example| example.text)
+        .collect();
+    let ten_words: Vec<String> = test
+        .iter()
+        .filter(|text| text.split_whitespace().count() == 10)
+        .cloned()
+        .collect();
+    println!(
+        "{:<38} {:>9} {:>14} {:>12}",
+        "stage", "ns", "per second", "prototype ns"
+    );
     for (name, texts) in [("ten words", &ten_words), ("own test part", &test)] {
         rows(&model, name, texts);
     }
@@ -59,14 +73,23 @@ fn rows(model: &Model, name: &str, texts: &[String]) {
         features.read(text);
         black_box(model.predict(&features, &mut scratch));
     });
-    let queries: Vec<Query> =
-        texts.iter().map(|text| Query { utterance: text.clone(), ..Query::default() }).collect();
+    let queries: Vec<Query> = texts
+        .iter()
+        .map(|text| Query {
+            utterance: text.clone(),
+            ..Query::default()
+        })
+        .collect();
     let mut workspace = Workspace::default();
     let decided = best(&queries, |query| {
         black_box(decide(model, query, &mut workspace));
     });
     let row = |stage: &str, ns: f64, prototype: &str| {
-        println!("{:<38} {ns:>9.0} {:>14.0} {prototype:>12}", format!("{name}: {stage}"), 1e9 / ns);
+        println!(
+            "{:<38} {ns:>9.0} {:>14.0} {prototype:>12}",
+            format!("{name}: {stage}"),
+            1e9 / ns
+        );
     };
     row("words, numbers and hashes", read, "323");
     row("and scores, calibrated", all, "1120");

@@ -81,10 +81,16 @@ impl Model {
     /// When it cannot be read, or is not whole, of this version, unchanged and
     /// consistent.
     pub fn load(path: &Path) -> Result<Self, ArtefactError> {
-        let file = |source| ArtefactError::File { path: path.display().to_string(), source };
+        let file = |source| ArtefactError::File {
+            path: path.display().to_string(),
+            source,
+        };
         let found = std::fs::metadata(path).map_err(file)?.len();
         if found > ARTEFACT_BYTES_MAX {
-            return Err(ArtefactError::Length { wanted: ARTEFACT_BYTES_MAX, found });
+            return Err(ArtefactError::Length {
+                wanted: ARTEFACT_BYTES_MAX,
+                found,
+            });
         }
         Self::from_bytes(&std::fs::read(path).map_err(file)?)
     }
@@ -95,7 +101,10 @@ impl Model {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ArtefactError> {
-        let error = |source| ArtefactError::File { path: path.display().to_string(), source };
+        let error = |source| ArtefactError::File {
+            path: path.display().to_string(),
+            source,
+        };
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}.tmp", std::process::id()));
         let beside = std::path::PathBuf::from(beside);
@@ -128,15 +137,30 @@ impl Model {
     fn content(&self) -> Vec<u8> {
         // Plain data in, text out: there is nothing that could fail.
         let manifest = serde_json::to_vec(self.manifest()).expect("a manifest is always JSON");
-        let body = self.topics().rows().len() + self.languages().rows().len() + self.seen().0.len() * 8;
+        let body =
+            self.topics().rows().len() + self.languages().rows().len() + self.seen().0.len() * 8;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + manifest.len() + body + HASH_BYTES);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&u32::try_from(manifest.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(
+            &u32::try_from(manifest.len())
+                .unwrap_or(u32::MAX)
+                .to_le_bytes(),
+        );
         bytes.extend_from_slice(&(body as u64).to_le_bytes());
         bytes.extend_from_slice(&manifest);
-        bytes.extend(self.topics().rows().iter().map(|weight| weight.cast_unsigned()));
-        bytes.extend(self.languages().rows().iter().map(|weight| weight.cast_unsigned()));
+        bytes.extend(
+            self.topics()
+                .rows()
+                .iter()
+                .map(|weight| weight.cast_unsigned()),
+        );
+        bytes.extend(
+            self.languages()
+                .rows()
+                .iter()
+                .map(|weight| weight.cast_unsigned()),
+        );
         for word in &self.seen().0 {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
@@ -149,8 +173,9 @@ impl Model {
     /// As [`Model::load`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ArtefactError> {
         let (manifest_bytes, body) = split(bytes)?;
-        let manifest: Manifest = serde_json::from_slice(manifest_bytes)
-            .map_err(|error| ArtefactError::Content(format!("manifest: not what this build writes: {error}")))?;
+        let manifest: Manifest = serde_json::from_slice(manifest_bytes).map_err(|error| {
+            ArtefactError::Content(format!("manifest: not what this build writes: {error}"))
+        })?;
         if manifest.feature_spec != FEATURE_SPEC {
             return Err(ArtefactError::Version {
                 field: "feature_spec",
@@ -160,7 +185,8 @@ impl Model {
         }
         check(&manifest).map_err(ArtefactError::Content)?;
         let topic_bytes = rows_bytes(&manifest.topics, manifest.labels.len())?;
-        let language_bytes = rows_bytes(&manifest.language_identification, manifest.languages.len())?;
+        let language_bytes =
+            rows_bytes(&manifest.language_identification, manifest.languages.len())?;
         let seen_bytes = 1 << (SEEN_BITS - 3);
         if body.len() != topic_bytes + language_bytes + seen_bytes {
             return Err(ArtefactError::Content(format!(
@@ -172,10 +198,19 @@ impl Model {
         let (topics, rest) = body.split_at(topic_bytes);
         let (languages, seen) = rest.split_at(language_bytes);
         let topics = linear(&manifest.topics, manifest.labels.len(), topics)?;
-        let languages = linear(&manifest.language_identification, manifest.languages.len(), languages)?;
+        let languages = linear(
+            &manifest.language_identification,
+            manifest.languages.len(),
+            languages,
+        )?;
         let seen = seen
             .chunks_exact(8)
-            .map(|chunk| chunk.iter().rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte)))
+            .map(|chunk| {
+                chunk
+                    .iter()
+                    .rev()
+                    .fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
+            })
             .collect();
         Ok(Self::new(manifest, topics, languages, Seen(seen)))
     }
@@ -184,20 +219,31 @@ impl Model {
 /// Header, lengths and hash; then the manifest's bytes and the body.
 fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), ArtefactError> {
     let found = bytes.len() as u64;
-    let too_short = ArtefactError::Length { wanted: (HEADER_BYTES + HASH_BYTES) as u64, found };
+    let too_short = ArtefactError::Length {
+        wanted: (HEADER_BYTES + HASH_BYTES) as u64,
+        found,
+    };
     let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
         return Err(too_short);
     };
     if &header[..8] != MAGIC {
         return Err(ArtefactError::Magic);
     }
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     if word(8) != FORMAT {
-        return Err(ArtefactError::Version { field: "format", wanted: FORMAT, found: word(8) });
+        return Err(ArtefactError::Version {
+            field: "format",
+            wanted: FORMAT,
+            found: word(8),
+        });
     }
     let manifest_bytes = word(12) as usize;
     if manifest_bytes > MANIFEST_BYTES_MAX {
-        return Err(ArtefactError::Content(format!("manifest: at most {MANIFEST_BYTES_MAX} bytes, not {manifest_bytes}")));
+        return Err(ArtefactError::Content(format!(
+            "manifest: at most {MANIFEST_BYTES_MAX} bytes, not {manifest_bytes}"
+        )));
     }
     let body_bytes = u64::from(word(16)) | u64::from(word(20)) << 32;
     let wanted = ((HEADER_BYTES + HASH_BYTES + manifest_bytes) as u64).saturating_add(body_bytes);
@@ -207,7 +253,10 @@ fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), ArtefactError> {
     let (content, hash) = bytes.split_at(bytes.len() - HASH_BYTES);
     let computed = Sha256::digest(content);
     if computed.as_slice() != hash {
-        return Err(ArtefactError::Hash { wanted: hex(hash), found: hex(&computed) });
+        return Err(ArtefactError::Hash {
+            wanted: hex(hash),
+            found: hex(&computed),
+        });
     }
     let (manifest, rest) = rest.split_at(manifest_bytes);
     Ok((manifest, &rest[..rest.len() - HASH_BYTES]))
@@ -215,25 +264,39 @@ fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), ArtefactError> {
 
 fn check(manifest: &Manifest) -> Result<(), String> {
     if manifest.format != FORMAT {
-        return Err(format!("manifest: format: {FORMAT}, not {}", manifest.format));
+        return Err(format!(
+            "manifest: format: {FORMAT}, not {}",
+            manifest.format
+        ));
     }
     if !(2..=CLASSES_MAX + 1).contains(&manifest.labels.len()) {
-        return Err(format!("labels: 2 to {}, not {}", CLASSES_MAX + 1, manifest.labels.len()));
+        return Err(format!(
+            "labels: 2 to {}, not {}",
+            CLASSES_MAX + 1,
+            manifest.labels.len()
+        ));
     }
     if !(1..=64).contains(&manifest.languages.len()) {
-        return Err(format!("languages: 1 to 64, not {}", manifest.languages.len()));
+        return Err(format!(
+            "languages: 1 to 64, not {}",
+            manifest.languages.len()
+        ));
     }
     manifest.calibration.check(manifest.labels.len())
 }
 
 fn rows_bytes(shape: &Shape, classes: usize) -> Result<usize, ArtefactError> {
     if !(1..=24).contains(&shape.bits) {
-        return Err(ArtefactError::Content(format!("bits: 1 to 24, not {}", shape.bits)));
+        return Err(ArtefactError::Content(format!(
+            "bits: 1 to 24, not {}",
+            shape.bits
+        )));
     }
     Ok(padded(classes) << shape.bits)
 }
 
 fn linear(shape: &Shape, classes: usize, rows: &[u8]) -> Result<Linear, ArtefactError> {
     let rows = rows.iter().map(|byte| byte.cast_signed()).collect();
-    Linear::from_parts(classes, shape.bits, shape.scale, shape.bias.clone(), rows).map_err(ArtefactError::Content)
+    Linear::from_parts(classes, shape.bits, shape.scale, shape.bias.clone(), rows)
+        .map_err(ArtefactError::Content)
 }

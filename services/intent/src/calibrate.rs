@@ -129,9 +129,18 @@ pub fn leaders(probabilities: &[f32], out_of_scope: Option<usize>) -> Leaders {
 /// The signals: constant, log-odds of the first, its lead, entropy, share seen, log of
 /// the length, probability of out of scope.
 #[must_use]
-pub fn signals(probabilities: &[f32], leaders: Leaders, seen_share: f32, features: usize) -> [f32; SIGNALS] {
+pub fn signals(
+    probabilities: &[f32],
+    leaders: Leaders,
+    seen_share: f32,
+    features: usize,
+) -> [f32; SIGNALS] {
     let first = leaders.first_probability.clamp(1e-6, 1.0 - 1e-6);
-    let entropy: f32 = probabilities.iter().filter(|value| **value > 1e-9).map(|value| -value * value.ln()).sum();
+    let entropy: f32 = probabilities
+        .iter()
+        .filter(|value| **value > 1e-9)
+        .map(|value| -value * value.ln())
+        .sum();
     [
         1.0,
         (first / (1.0 - first)).ln(),
@@ -147,13 +156,21 @@ impl Calibration {
     /// Confidence that the first in-scope label is right, 0 to 1.
     #[must_use]
     pub fn confidence(&self, signals: &[f32; SIGNALS]) -> f32 {
-        let sum: f32 = signals.iter().zip(&self.coefficients).map(|(signal, weight)| signal * weight).sum();
+        let sum: f32 = signals
+            .iter()
+            .zip(&self.coefficients)
+            .map(|(signal, weight)| signal * weight)
+            .sum();
         1.0 / (1.0 + (-sum).exp())
     }
 
     /// Fits on held-out utterances. None without any in scope.
     #[must_use]
-    pub fn fit(held_out: &[HeldOut], labels: &[String], out_of_scope: Option<usize>) -> Option<Self> {
+    pub fn fit(
+        held_out: &[HeldOut],
+        labels: &[String],
+        out_of_scope: Option<usize>,
+    ) -> Option<Self> {
         let in_scope = |row: &HeldOut| Some(row.label) != out_of_scope;
         if !held_out.iter().any(in_scope) {
             return None;
@@ -186,7 +203,11 @@ impl Calibration {
         for row in &mut rows {
             row.confidence = calibration.confidence(&row.signals);
         }
-        let kept: Vec<f32> = rows.iter().filter(|row| row.in_scope).map(|row| row.confidence).collect();
+        let kept: Vec<f32> = rows
+            .iter()
+            .filter(|row| row.in_scope)
+            .map(|row| row.confidence)
+            .collect();
         calibration.keep_95 = score::quantile(&kept, 0.05);
         calibration.thresholds = fit_thresholds(&rows, labels, out_of_scope);
         calibration.scores = scores(&rows, labels.len(), &calibration);
@@ -204,8 +225,12 @@ impl Calibration {
         if self.coefficients.iter().any(|value| !value.is_finite()) {
             return Err("coefficients: finite numbers only".to_owned());
         }
-        if self.thresholds.len() != labels || self.thresholds.iter().any(|value| !value.is_finite()) {
-            return Err(format!("thresholds: {labels} finite numbers, not {}", self.thresholds.len()));
+        if self.thresholds.len() != labels || self.thresholds.iter().any(|value| !value.is_finite())
+        {
+            return Err(format!(
+                "thresholds: {labels} finite numbers, not {}",
+                self.thresholds.len()
+            ));
         }
         Ok(())
     }
@@ -263,7 +288,11 @@ fn fit_logistic(rows: &[Row]) -> [f32; SIGNALS] {
         let mut curvature = [[0.0_f64; SIGNALS]; SIGNALS];
         for row in rows {
             let signals = row.signals.map(f64::from);
-            let sum: f64 = signals.iter().zip(&weights).map(|(signal, weight)| signal * weight).sum();
+            let sum: f64 = signals
+                .iter()
+                .zip(&weights)
+                .map(|(signal, weight)| signal * weight)
+                .sum();
             let probability = 1.0 / (1.0 + (-sum).exp());
             let error = f64::from(u8::from(row.right)) - probability;
             let spread = (probability * (1.0 - probability)).max(1e-9);
@@ -280,7 +309,9 @@ fn fit_logistic(rows: &[Row]) -> [f32; SIGNALS] {
             curvature[index][index] += shrink;
         }
         let change = solve(curvature, gradient);
-        let largest = change.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+        let largest = change
+            .iter()
+            .fold(0.0_f64, |largest, value| largest.max(value.abs()));
         // A step of Newton's can overshoot where classes are nearly separable.
         let damping = if largest > 4.0 { 4.0 / largest } else { 1.0 };
         for (weight, change) in weights.iter_mut().zip(change) {
@@ -315,7 +346,9 @@ fn solve(mut matrix: [[f64; SIGNALS]; SIGNALS], mut right: [f64; SIGNALS]) -> [f
     }
     let mut solution = [0.0; SIGNALS];
     for row in (0..SIGNALS).rev() {
-        let known: f64 = (row + 1..SIGNALS).map(|column| matrix[row][column] * solution[column]).sum();
+        let known: f64 = (row + 1..SIGNALS)
+            .map(|column| matrix[row][column] * solution[column])
+            .sum();
         solution[row] = (right[row] - known) / matrix[row][row];
     }
     solution
@@ -325,11 +358,13 @@ fn solve(mut matrix: [[f64; SIGNALS]; SIGNALS], mut right: [f64; SIGNALS]) -> [f
 fn cheapest(rows: &[(f32, bool)], otherwise: f32) -> f32 {
     let cost = |threshold: f32| -> f64 {
         rows.iter()
-            .map(|(confidence, right)| match (*confidence >= threshold, right) {
-                (true, true) => 0.0,
-                (true, false) => WRONG_COST,
-                (false, _) => 1.0,
-            })
+            .map(
+                |(confidence, right)| match (*confidence >= threshold, right) {
+                    (true, true) => 0.0,
+                    (true, false) => WRONG_COST,
+                    (false, _) => 1.0,
+                },
+            )
             .sum()
     };
     let mut best = (cost(otherwise), otherwise);
@@ -346,8 +381,11 @@ fn cheapest(rows: &[(f32, bool)], otherwise: f32) -> f32 {
 fn fit_thresholds(rows: &[Row], labels: &[String], out_of_scope: Option<usize>) -> Vec<f32> {
     // What the cost says if confidence is exactly right.
     let ideal = (1.0 - 1.0 / WRONG_COST) as f32;
-    let acted: Vec<(f32, bool)> =
-        rows.iter().filter(|row| !row.rejected).map(|row| (row.confidence, row.right)).collect();
+    let acted: Vec<(f32, bool)> = rows
+        .iter()
+        .filter(|row| !row.rejected)
+        .map(|row| (row.confidence, row.right))
+        .collect();
     let common = cheapest(&acted, ideal);
     labels
         .iter()
@@ -362,7 +400,8 @@ fn fit_thresholds(rows: &[Row], labels: &[String], out_of_scope: Option<usize>) 
                 .map(|row| (row.confidence, row.right))
                 .collect();
             let weight = own.len() as f64 / (own.len() as f64 + COMMON_WEIGHT);
-            let mixed = f64::from(cheapest(&own, common)) * weight + f64::from(common) * (1.0 - weight);
+            let mixed =
+                f64::from(cheapest(&own, common)) * weight + f64::from(common) * (1.0 - weight);
             let threshold = mixed as f32;
             match name.as_str() {
                 SAFETY_TOPIC => threshold.min(SAFETY_THRESHOLD_MAX),
@@ -393,13 +432,17 @@ fn scores(rows: &[Row], labels: usize, calibration: &Calibration) -> Scores {
         counts[row.label].right += u64::from(row.right);
     }
     let share = |part: u64, all: u64| part as f32 / all.max(1) as f32;
-    let caught = outside.iter().filter(|confidence| **confidence < calibration.keep_95).count() as u64;
+    let caught = outside
+        .iter()
+        .filter(|confidence| **confidence < calibration.keep_95)
+        .count() as u64;
     Scores {
         in_scope: inside.len() as u64,
         out_of_scope: outside.len() as u64,
         accuracy: share(right, inside.len() as u64),
         macro_f1: score::macro_f1(&counts) as f32,
-        ece: score::expected_calibration_error(rows.iter().map(|row| (row.confidence, row.right))) as f32,
+        ece: score::expected_calibration_error(rows.iter().map(|row| (row.confidence, row.right)))
+            as f32,
         oos_recall: share(caught, outside.len() as u64),
         oos_auroc: score::area_under_curve(&inside, &outside).unwrap_or(0.0) as f32,
         acted_on: share(acted_in_scope, inside.len() as u64),
@@ -442,13 +485,18 @@ mod tests {
         let mut matrix = [[0.0; SIGNALS]; SIGNALS];
         for (row, cells) in matrix.iter_mut().enumerate() {
             for (column, cell) in cells.iter_mut().enumerate() {
-                *cell = 1.0 / (1.0 + row as f64 + column as f64) + if row == column { 1.0 } else { 0.0 };
+                *cell = 1.0 / (1.0 + row as f64 + column as f64)
+                    + if row == column { 1.0 } else { 0.0 };
             }
         }
         let wanted = [1.0, -2.0, 3.0, 0.5, 0.0, 4.0, -1.0];
         let mut right = [0.0; SIGNALS];
         for (row, cell) in right.iter_mut().enumerate() {
-            *cell = matrix[row].iter().zip(wanted).map(|(left, right)| left * right).sum();
+            *cell = matrix[row]
+                .iter()
+                .zip(wanted)
+                .map(|(left, right)| left * right)
+                .sum();
         }
         for (found, wanted) in solve(matrix, right).iter().zip(wanted) {
             assert!((found - wanted).abs() < 1e-9);

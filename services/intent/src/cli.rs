@@ -76,9 +76,17 @@ impl Command {
 
 impl Train {
     fn run(self) -> anyhow::Result<()> {
-        let corpus = if self.corpus.is_empty() { Corpus::embedded()? } else { read(&self.corpus)? };
+        let corpus = if self.corpus.is_empty() {
+            Corpus::embedded()?
+        } else {
+            read(&self.corpus)?
+        };
         let validation = self.val.map(|path| read(&[path])).transpose()?;
-        let base = if self.corpus.is_empty() { Options::embedded(self.seed) } else { Options::default() };
+        let base = if self.corpus.is_empty() {
+            Options::embedded(self.seed)
+        } else {
+            Options::default()
+        };
         let options = Options {
             seed: self.seed,
             epochs: self.epochs.map_or(base.epochs, usize::from),
@@ -86,19 +94,46 @@ impl Train {
             ..base
         };
         let bar = Bar::new("training");
-        let model = train(&corpus, validation.as_ref(), &options, &|step| bar.show(step))?;
+        let model = train(&corpus, validation.as_ref(), &options, &|step| {
+            bar.show(step)
+        })?;
         bar.end();
         model.save(&self.out)?;
         let manifest = model.manifest();
         let scores = &manifest.calibration.scores;
         let mut out = std::io::stdout().lock();
         writeln!(out, "model        {}", model.id())?;
-        writeln!(out, "corpus       {} ({} lines)", manifest.corpus_sha256, manifest.corpus_lines)?;
-        writeln!(out, "labels       {}, languages {}", manifest.labels.len(), manifest.languages.join(" "))?;
-        writeln!(out, "held out     {} ({} in scope, {} out of scope)", manifest.held_out, scores.in_scope, scores.out_of_scope)?;
-        writeln!(out, "accuracy     {:.4}   macro F1 {:.4}   ECE {:.4}", scores.accuracy, scores.macro_f1, scores.ece)?;
-        writeln!(out, "out of scope recall {:.4} keeping 95 %   AUROC {:.4}", scores.oos_recall, scores.oos_auroc)?;
-        writeln!(out, "acted on     {:.4}, of which right {:.4}", scores.acted_on, scores.precision_acted_on)?;
+        writeln!(
+            out,
+            "corpus       {} ({} lines)",
+            manifest.corpus_sha256, manifest.corpus_lines
+        )?;
+        writeln!(
+            out,
+            "labels       {}, languages {}",
+            manifest.labels.len(),
+            manifest.languages.join(" ")
+        )?;
+        writeln!(
+            out,
+            "held out     {} ({} in scope, {} out of scope)",
+            manifest.held_out, scores.in_scope, scores.out_of_scope
+        )?;
+        writeln!(
+            out,
+            "accuracy     {:.4}   macro F1 {:.4}   ECE {:.4}",
+            scores.accuracy, scores.macro_f1, scores.ece
+        )?;
+        writeln!(
+            out,
+            "out of scope recall {:.4} keeping 95 %   AUROC {:.4}",
+            scores.oos_recall, scores.oos_auroc
+        )?;
+        writeln!(
+            out,
+            "acted on     {:.4}, of which right {:.4}",
+            scores.acted_on, scores.precision_acted_on
+        )?;
         Ok(())
     }
 }
@@ -140,17 +175,35 @@ fn read(paths: &[PathBuf]) -> anyhow::Result<Corpus> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         texts.push((path.display().to_string(), text));
     }
-    Ok(Corpus::parse(texts.iter().map(|(name, text)| (name.as_str(), text.as_str())))?)
+    Ok(Corpus::parse(
+        texts
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str())),
+    )?)
 }
 
 fn print(result: &Evaluation, out: &mut impl std::io::Write) -> std::io::Result<()> {
     let percent = |value: f64| format!("{:6.2} %", value * 100.0);
     let maybe = |value: Option<f64>| value.map_or_else(|| "       -".to_owned(), percent);
-    writeln!(out, "rows           {} in scope, {} out of scope", result.rows, result.oos_rows)?;
+    writeln!(
+        out,
+        "rows           {} in scope, {} out of scope",
+        result.rows, result.oos_rows
+    )?;
     if result.unknown_label_rows > 0 {
-        writeln!(out, "left out       {} rows whose label the model does not have", result.unknown_label_rows)?;
+        writeln!(
+            out,
+            "left out       {} rows whose label the model does not have",
+            result.unknown_label_rows
+        )?;
     }
-    writeln!(out, "accuracy       {}   top 3 {}   macro F1 {}", percent(result.accuracy), percent(result.top3), percent(result.macro_f1))?;
+    writeln!(
+        out,
+        "accuracy       {}   top 3 {}   macro F1 {}",
+        percent(result.accuracy),
+        percent(result.top3),
+        percent(result.macro_f1)
+    )?;
     writeln!(
         out,
         "out of scope   recall {} at {} in scope kept   AUROC {}",
@@ -159,9 +212,22 @@ fn print(result: &Evaluation, out: &mut impl std::io::Write) -> std::io::Result<
         maybe(result.oos_auroc)
     )?;
     writeln!(out, "ECE            {}", percent(result.ece))?;
-    writeln!(out, "acted on       {} of in scope; right {} of all acted on", percent(result.acted_on), percent(result.precision_acted_on))?;
-    writeln!(out, "language       {} named right", percent(result.language_accuracy))?;
-    writeln!(out, "\n{:<10} {:>6} {:>9} {:>9} {:>9} {:>9}", "language", "rows", "accuracy", "top 3", "ECE", "acted on")?;
+    writeln!(
+        out,
+        "acted on       {} of in scope; right {} of all acted on",
+        percent(result.acted_on),
+        percent(result.precision_acted_on)
+    )?;
+    writeln!(
+        out,
+        "language       {} named right",
+        percent(result.language_accuracy)
+    )?;
+    writeln!(
+        out,
+        "\n{:<10} {:>6} {:>9} {:>9} {:>9} {:>9}",
+        "language", "rows", "accuracy", "top 3", "ECE", "acted on"
+    )?;
     for (language, slice) in &result.by_lang {
         writeln!(
             out,
@@ -173,7 +239,11 @@ fn print(result: &Evaluation, out: &mut impl std::io::Write) -> std::io::Result<
             percent(slice.acted_on)
         )?;
     }
-    writeln!(out, "\n{:<40} {:>6} {:>9} {:>9} {:>9} {:>9}", "intent", "rows", "recall", "precision", "F1", "threshold")?;
+    writeln!(
+        out,
+        "\n{:<40} {:>6} {:>9} {:>9} {:>9} {:>9}",
+        "intent", "rows", "recall", "precision", "F1", "threshold"
+    )?;
     for (intent, row) in &result.by_intent {
         writeln!(
             out,
@@ -188,7 +258,11 @@ fn print(result: &Evaluation, out: &mut impl std::io::Write) -> std::io::Result<
     if !result.confusions.is_empty() {
         writeln!(out, "\n{:<40} {:<40} {:>6}", "intent", "taken for", "rows")?;
         for pair in &result.confusions {
-            writeln!(out, "{:<40} {:<40} {:>6}", pair.label, pair.predicted, pair.rows)?;
+            writeln!(
+                out,
+                "{:<40} {:<40} {:>6}",
+                pair.label, pair.predicted, pair.rows
+            )?;
         }
     }
     Ok(())
@@ -203,7 +277,11 @@ struct Bar {
 
 impl Bar {
     fn new(what: &'static str) -> Self {
-        Self { what, terminal: std::io::stderr().is_terminal(), shown: AtomicUsize::new(0) }
+        Self {
+            what,
+            terminal: std::io::stderr().is_terminal(),
+            shown: AtomicUsize::new(0),
+        }
     }
 
     fn show(&self, step: Step) {

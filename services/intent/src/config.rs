@@ -9,7 +9,10 @@ use anyhow::ensure;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a doc comment here would become the command's help"
+    )]
     pub runtime: runtime::Args,
     /// Model file, as written by `trunkline intent train`. Empty: train at start from the
     /// corpus in this binary (a few seconds)
@@ -22,7 +25,11 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_INTENT_LINKS_MAX", default_value_t = 256)]
     pub links_max: usize,
     /// Answered frames a link may hold unread before no more are taken from it, 1 to 1024
-    #[arg(long, env = "TRUNKLINE_INTENT_FRAMES_WAITING_MAX", default_value_t = 16)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_INTENT_FRAMES_WAITING_MAX",
+        default_value_t = 16
+    )]
     pub frames_waiting_max: usize,
 }
 
@@ -46,12 +53,20 @@ impl Config {
     pub fn check(&self) -> anyhow::Result<()> {
         self.runtime.check()?;
         let within = |name: &str, value: u64, low: u64, high: u64| {
-            ensure!((low..=high).contains(&value), "{name}: {value} is outside the limit: {low} to {high}");
+            ensure!(
+                (low..=high).contains(&value),
+                "{name}: {value} is outside the limit: {low} to {high}"
+            );
             Ok(())
         };
         within("model_check_ms", self.model_check_ms, 100, 600_000)?;
         within("links_max", self.links_max as u64, 1, 10_000)?;
-        within("frames_waiting_max", self.frames_waiting_max as u64, 1, 1_024)?;
+        within(
+            "frames_waiting_max",
+            self.frames_waiting_max as u64,
+            1,
+            1_024,
+        )?;
         if let Some(model) = &self.model {
             ensure!(model.is_file(), "model: {} is no file", model.display());
         }
@@ -70,10 +85,17 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err().to_string()
         };
-        assert_eq!(wrong(&|config| config.links_max = 0), "links_max: 0 is outside the limit: 1 to 10000");
+        assert_eq!(
+            wrong(&|config| config.links_max = 0),
+            "links_max: 0 is outside the limit: 1 to 10000"
+        );
         assert!(wrong(&|config| config.model_check_ms = 5).starts_with("model_check_ms: 5"));
-        assert!(wrong(&|config| config.frames_waiting_max = 9_999).starts_with("frames_waiting_max"));
-        assert!(wrong(&|config| config.model = Some("no/such/model".into())).contains("is no file"));
+        assert!(
+            wrong(&|config| config.frames_waiting_max = 9_999).starts_with("frames_waiting_max")
+        );
+        assert!(
+            wrong(&|config| config.model = Some("no/such/model".into())).contains("is no file")
+        );
         assert!(Config::for_test().check().is_ok());
     }
 }

@@ -18,7 +18,10 @@ pub const LINES_MAX: usize = 1_000_000;
 /// The embedded training part: topics, out of scope, and "a person, please".
 const TRAINING: [(&str, &str); 3] = [
     ("train.tsv", include_str!("../corpus/train.tsv")),
-    ("out_of_scope.tsv", include_str!("../corpus/out_of_scope.tsv")),
+    (
+        "out_of_scope.tsv",
+        include_str!("../corpus/out_of_scope.tsv"),
+    ),
     ("person.tsv", include_str!("../corpus/person.tsv")),
 ];
 
@@ -54,7 +57,9 @@ pub struct Corpus {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CorpusError {
     /// The header lacks a column.
-    #[error("{file}: header: needs the columns intent (or topic), lang (or language) and text, tab-separated; {missing} is missing")]
+    #[error(
+        "{file}: header: needs the columns intent (or topic), lang (or language) and text, tab-separated; {missing} is missing"
+    )]
     Header {
         /// The file.
         file: String,
@@ -88,7 +93,9 @@ impl Corpus {
     ///
     /// # Errors
     /// The first file and line that do not fit.
-    pub fn parse<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, CorpusError> {
+    pub fn parse<'a>(
+        files: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, CorpusError> {
         let mut digest = Sha256::new();
         let mut examples = Vec::new();
         for (file, text) in files {
@@ -96,10 +103,15 @@ impl Corpus {
             let before = examples.len();
             parse_file(file, text, &mut examples)?;
             if examples.len() == before {
-                return Err(CorpusError::Empty { file: file.to_owned() });
+                return Err(CorpusError::Empty {
+                    file: file.to_owned(),
+                });
             }
         }
-        Ok(Self { examples, hash: hex(&digest.finalize()) })
+        Ok(Self {
+            examples,
+            hash: hex(&digest.finalize()),
+        })
     }
 
     /// The project's own training part.
@@ -121,8 +133,14 @@ impl Corpus {
     /// Distinct labels, sorted, [`OUT_OF_SCOPE`] last.
     #[must_use]
     pub fn labels(&self) -> Vec<String> {
-        let mut labels: Vec<String> = self.examples.iter().map(|example| example.label.clone()).collect();
-        labels.sort_by(|left, right| (left == OUT_OF_SCOPE, left).cmp(&(right == OUT_OF_SCOPE, right)));
+        let mut labels: Vec<String> = self
+            .examples
+            .iter()
+            .map(|example| example.label.clone())
+            .collect();
+        labels.sort_by(|left, right| {
+            (left == OUT_OF_SCOPE, left).cmp(&(right == OUT_OF_SCOPE, right))
+        });
         labels.dedup();
         labels
     }
@@ -130,7 +148,11 @@ impl Corpus {
     /// Distinct languages, sorted.
     #[must_use]
     pub fn languages(&self) -> Vec<String> {
-        let mut languages: Vec<String> = self.examples.iter().map(|example| example.language.clone()).collect();
+        let mut languages: Vec<String> = self
+            .examples
+            .iter()
+            .map(|example| example.language.clone())
+            .collect();
         languages.sort();
         languages.dedup();
         languages
@@ -140,7 +162,12 @@ impl Corpus {
 /// Ids of the taxonomy's topics, each with whether it is a core topic.
 #[must_use]
 pub fn taxonomy() -> Vec<(&'static str, bool)> {
-    TOPICS.lines().skip(1).filter_map(|line| line.split_once(',')).map(|(id, core)| (id, core == "Y")).collect()
+    TOPICS
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(','))
+        .map(|(id, core)| (id, core == "Y"))
+        .collect()
 }
 
 /// Lower-case hexadecimal.
@@ -156,13 +183,22 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn parse_file(file: &str, text: &str, examples: &mut Vec<Example>) -> Result<(), CorpusError> {
-    let mut lines = text.lines().map(|line| line.trim_end_matches('\r')).enumerate();
-    let header: Vec<&str> = lines.next().map(|(_, line)| line.split('\t').collect()).unwrap_or_default();
+    let mut lines = text
+        .lines()
+        .map(|line| line.trim_end_matches('\r'))
+        .enumerate();
+    let header: Vec<&str> = lines
+        .next()
+        .map(|(_, line)| line.split('\t').collect())
+        .unwrap_or_default();
     let column = |names: [&str; 2], missing| {
         header
             .iter()
             .position(|name| names.contains(&name.trim().to_ascii_lowercase().as_str()))
-            .ok_or(CorpusError::Header { file: file.to_owned(), missing })
+            .ok_or(CorpusError::Header {
+                file: file.to_owned(),
+                missing,
+            })
     };
     let label_at = column(["intent", "topic"], "intent")?;
     let language_at = column(["lang", "language"], "lang")?;
@@ -181,20 +217,47 @@ fn parse_file(file: &str, text: &str, examples: &mut Vec<Example>) -> Result<(),
         };
         let cells: Vec<&str> = line.split('\t').collect();
         if cells.len() != header.len() {
-            return Err(fault("line", &format!("{} columns", header.len()), format!("{} columns", cells.len())));
+            return Err(fault(
+                "line",
+                &format!("{} columns", header.len()),
+                format!("{} columns", cells.len()),
+            ));
         }
-        let (label, language, said) = (cells[label_at].trim(), cells[language_at].trim(), cells[text_at]);
+        let (label, language, said) = (
+            cells[label_at].trim(),
+            cells[language_at].trim(),
+            cells[text_at],
+        );
         if label.is_empty() || label.len() > 64 {
-            return Err(fault("intent", "1 to 64 bytes", format!("{} bytes", label.len())));
+            return Err(fault(
+                "intent",
+                "1 to 64 bytes",
+                format!("{} bytes", label.len()),
+            ));
         }
-        if language.len() < 2 || language.len() > 8 || !language.bytes().all(|byte| byte.is_ascii_lowercase()) {
-            return Err(fault("lang", "a language subtag in lower case, \"en\"", format!("{} bytes", language.len())));
+        if language.len() < 2
+            || language.len() > 8
+            || !language.bytes().all(|byte| byte.is_ascii_lowercase())
+        {
+            return Err(fault(
+                "lang",
+                "a language subtag in lower case, \"en\"",
+                format!("{} bytes", language.len()),
+            ));
         }
         if said.trim().is_empty() || said.len() > UTTERANCE_BYTES_MAX {
-            return Err(fault("text", &format!("1 to {UTTERANCE_BYTES_MAX} bytes"), format!("{} bytes", said.len())));
+            return Err(fault(
+                "text",
+                &format!("1 to {UTTERANCE_BYTES_MAX} bytes"),
+                format!("{} bytes", said.len()),
+            ));
         }
         if examples.len() >= LINES_MAX {
-            return Err(fault("line", &format!("at most {LINES_MAX} lines"), "more".to_owned()));
+            return Err(fault(
+                "line",
+                &format!("at most {LINES_MAX} lines"),
+                "more".to_owned(),
+            ));
         }
         examples.push(Example {
             label: label.to_owned(),
@@ -212,9 +275,17 @@ mod tests {
 
     #[test]
     fn both_forms_of_file_are_read() {
-        let public = Corpus::parse([("a.tsv", "intent\tlang\ttext\nx\ten\thello there\noos\ten\tbye\n")]).unwrap();
+        let public = Corpus::parse([(
+            "a.tsv",
+            "intent\tlang\ttext\nx\ten\thello there\noos\ten\tbye\n",
+        )])
+        .unwrap();
         assert_eq!(public.labels(), ["x", "oos"]);
-        let own = Corpus::parse([("b.tsv", "topic\tlanguage\tfamily\ttext\n# note\nA\tfr\tf1\tallô\n")]).unwrap();
+        let own = Corpus::parse([(
+            "b.tsv",
+            "topic\tlanguage\tfamily\ttext\n# note\nA\tfr\tf1\tallô\n",
+        )])
+        .unwrap();
         assert_eq!(own.examples[0].family, "f1");
         assert_ne!(own.hash, public.hash);
     }
@@ -223,10 +294,19 @@ mod tests {
     fn faults_name_file_line_field_and_limit_but_not_the_text() {
         let wrong = |text: &str| Corpus::parse([("f.tsv", text)]).unwrap_err().to_string();
         assert!(wrong("intent\ttext\nx\ty").contains("lang is missing"));
-        assert_eq!(wrong("intent\tlang\ttext\nx\tEN\tsecret"), "f.tsv:2: lang: a language subtag in lower case, \"en\", not 2 bytes");
-        assert_eq!(wrong("intent\tlang\ttext\nx\ten"), "f.tsv:2: line: 3 columns, not 2 columns");
+        assert_eq!(
+            wrong("intent\tlang\ttext\nx\tEN\tsecret"),
+            "f.tsv:2: lang: a language subtag in lower case, \"en\", not 2 bytes"
+        );
+        assert_eq!(
+            wrong("intent\tlang\ttext\nx\ten"),
+            "f.tsv:2: line: 3 columns, not 2 columns"
+        );
         let long = format!("intent\tlang\ttext\nx\ten\t{}", "secret".repeat(1_000));
-        assert_eq!(wrong(&long), "f.tsv:2: text: 1 to 2048 bytes, not 6000 bytes");
+        assert_eq!(
+            wrong(&long),
+            "f.tsv:2: text: 1 to 2048 bytes, not 6000 bytes"
+        );
         assert_eq!(wrong("intent\tlang\ttext\n"), "f.tsv: no utterances");
     }
 }

@@ -124,7 +124,10 @@ pub fn evaluate(model: &Model, data: &Corpus, progress: &dyn Fn(usize)) -> Evalu
     let mut rows = Vec::with_capacity(data.examples.len());
     for (index, example) in data.examples.iter().enumerate() {
         progress(index + 1);
-        let label = manifest.labels.iter().position(|label| *label == example.label);
+        let label = manifest
+            .labels
+            .iter()
+            .position(|label| *label == example.label);
         if example.label != OUT_OF_SCOPE && label.is_none() {
             unknown += 1;
             continue;
@@ -137,7 +140,10 @@ pub fn evaluate(model: &Model, data: &Corpus, progress: &dyn Fn(usize)) -> Evalu
             language: &example.language,
             label,
             first,
-            in_top3: prediction.top.iter().any(|(top, probability)| *probability > 0.0 && Some(*top) == label),
+            in_top3: prediction
+                .top
+                .iter()
+                .any(|(top, probability)| *probability > 0.0 && Some(*top) == label),
             confidence: prediction.confidence,
             acts: !prediction.rejected && prediction.confidence >= calibration.thresholds[first],
             language_right: model
@@ -172,7 +178,8 @@ fn summarise(model: &Model, rows: &[Row<'_>], unknown: u64) -> Evaluation {
         accuracy: share(inside(), |row| row.right()),
         top3: share(inside(), |row| row.in_top3),
         macro_f1: score::macro_f1(&counts),
-        oos_recall: (!low.is_empty()).then(|| share(outside(), |row| row.confidence < calibration.keep_95)),
+        oos_recall: (!low.is_empty())
+            .then(|| share(outside(), |row| row.confidence < calibration.keep_95)),
         in_scope_kept: share(inside(), |row| row.confidence >= calibration.keep_95),
         oos_auroc: score::area_under_curve(&high, &low),
         ece: ece(rows.iter()),

@@ -69,11 +69,13 @@ impl Features {
                 at += 1;
             }
             self.hashes.push(hash);
-            self.hashes.push(mix(previous.rotate_left(23) ^ hash ^ PAIR_SEED));
+            self.hashes
+                .push(mix(previous.rotate_left(23) ^ hash ^ PAIR_SEED));
             previous = hash;
         }
         if at > 0 {
-            self.hashes.push(mix(previous.rotate_left(23) ^ EDGE ^ PAIR_SEED));
+            self.hashes
+                .push(mix(previous.rotate_left(23) ^ EDGE ^ PAIR_SEED));
         }
     }
 
@@ -126,7 +128,9 @@ fn pieces(word: &[u8], padded: &mut Vec<u8>, hashes: &mut Vec<u64>) {
         hashes.push(mix(value ^ PIECE_SEED));
     }
     for window in padded.windows(4) {
-        let value = u64::from(u32::from_le_bytes([window[0], window[1], window[2], window[3]]));
+        let value = u64::from(u32::from_le_bytes([
+            window[0], window[1], window[2], window[3],
+        ]));
         hashes.push(mix((value | 4 << 32) ^ PIECE_SEED));
     }
 }
@@ -181,7 +185,9 @@ mod tests {
     }
 
     fn hash_of(text: &str) -> u64 {
-        text.bytes().fold(FNV, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME))
+        text.bytes().fold(FNV, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
+        })
     }
 
     #[test]

@@ -54,7 +54,10 @@ pub use token::normalised;
 ///
 /// # Errors
 /// An option is outside its limits, the model file is refused, or a port is taken.
-pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Result<runtime::Running> {
+pub async fn start(
+    config: Config,
+    shutdown: runtime::Shutdown,
+) -> anyhow::Result<runtime::Running> {
     config.check()?;
     let mut service = runtime::Service::new("intent", &config.runtime)?;
     let metrics = Metrics::new(service.registry());
@@ -62,7 +65,10 @@ pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Resul
     let path = config.model.clone();
     let loaded = tokio::task::spawn_blocking(move || match path {
         Some(path) => watch::load(&path),
-        None => Ok(Loaded { model: model::shared()?, origin: "embedded corpus".to_owned() }),
+        None => Ok(Loaded {
+            model: model::shared()?,
+            origin: "embedded corpus".to_owned(),
+        }),
     })
     .await
     .context("the loader's task was lost")??;
@@ -71,7 +77,13 @@ pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Resul
     let tasks = TaskTracker::new();
     if let Some(path) = config.model {
         let period = Duration::from_millis(config.model_check_ms);
-        tasks.spawn(watch::watch(path, period, loaded.clone(), metrics.clone(), shutdown.clone()));
+        tasks.spawn(watch::watch(
+            path,
+            period,
+            loaded.clone(),
+            metrics.clone(),
+            shutdown.clone(),
+        ));
     }
     let shared = Shared {
         loaded,
@@ -85,7 +97,9 @@ pub async fn start(config: Config, shutdown: runtime::Shutdown) -> anyhow::Resul
     };
     let routes = tonic::service::Routes::new(service::server(shared));
     // Nothing to hand over: a query lives for microseconds, and links are told to go.
-    service.serve(routes, shutdown, std::future::ready(())).await
+    service
+        .serve(routes, shutdown, std::future::ready(()))
+        .await
 }
 
 /// Runs the role until it has drained.

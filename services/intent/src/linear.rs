@@ -49,7 +49,11 @@ impl Linear {
     #[must_use]
     pub fn quantise(classes: usize, bits: u32, bias: &[f32], rows: &[f32]) -> Self {
         // Nearly every weight is kept exactly within the scale; the few beyond saturate.
-        let mut sizes: Vec<f32> = rows.iter().map(|weight| weight.abs()).filter(|size| *size > 0.0).collect();
+        let mut sizes: Vec<f32> = rows
+            .iter()
+            .map(|weight| weight.abs())
+            .filter(|size| *size > 0.0)
+            .collect();
         let rank = sizes.len() / 10_000;
         let top = if sizes.is_empty() {
             1.0
@@ -58,15 +62,30 @@ impl Linear {
             *sizes.select_nth_unstable_by(index, f32::total_cmp).1
         };
         let scale = top / 127.0;
-        let rows = rows.iter().map(|weight| (weight / scale).round().clamp(-127.0, 127.0) as i8).collect();
-        Self { classes, bits, scale, bias: bias[..classes].to_vec(), rows }
+        let rows = rows
+            .iter()
+            .map(|weight| (weight / scale).round().clamp(-127.0, 127.0) as i8)
+            .collect();
+        Self {
+            classes,
+            bits,
+            scale,
+            bias: bias[..classes].to_vec(),
+            rows,
+        }
     }
 
     /// Puts a model together from what an artefact holds.
     ///
     /// # Errors
     /// What does not fit, in words.
-    pub fn from_parts(classes: usize, bits: u32, scale: f32, bias: Vec<f32>, rows: Vec<i8>) -> Result<Self, String> {
+    pub fn from_parts(
+        classes: usize,
+        bits: u32,
+        scale: f32,
+        bias: Vec<f32>,
+        rows: Vec<i8>,
+    ) -> Result<Self, String> {
         if !(1..=24).contains(&bits) {
             return Err(format!("bits: 1 to 24, not {bits}"));
         }
@@ -74,12 +93,22 @@ impl Linear {
             return Err(format!("bias: {classes} numbers, not {}", bias.len()));
         }
         if rows.len() != padded(classes) << bits {
-            return Err(format!("rows: {} bytes, not {}", padded(classes) << bits, rows.len()));
+            return Err(format!(
+                "rows: {} bytes, not {}",
+                padded(classes) << bits,
+                rows.len()
+            ));
         }
         if !scale.is_finite() || bias.iter().any(|value| !value.is_finite()) {
             return Err("scale and bias: finite numbers only".to_owned());
         }
-        Ok(Self { classes, bits, scale, bias, rows })
+        Ok(Self {
+            classes,
+            bits,
+            scale,
+            bias,
+            rows,
+        })
     }
 
     /// Number of classes.
@@ -123,7 +152,11 @@ impl Linear {
             for hash in block {
                 let start = row_of(*hash, self.bits) * width;
                 let row = &self.rows[start..start + width];
-                for (sum, weight) in sums.narrow.chunks_exact_mut(LANES).zip(row.chunks_exact(LANES)) {
+                for (sum, weight) in sums
+                    .narrow
+                    .chunks_exact_mut(LANES)
+                    .zip(row.chunks_exact(LANES))
+                {
                     for lane in 0..LANES {
                         sum[lane] = sum[lane].wrapping_add(i16::from(weight[lane]));
                     }
@@ -133,9 +166,18 @@ impl Linear {
                 *wide = wide.wrapping_add(i32::from(*narrow));
             }
         }
-        let factor = if hashes.is_empty() { 0.0 } else { self.scale / (hashes.len() as f32).sqrt() };
+        let factor = if hashes.is_empty() {
+            0.0
+        } else {
+            self.scale / (hashes.len() as f32).sqrt()
+        };
         logits.clear();
-        logits.extend(sums.wide.iter().zip(&self.bias).map(|(sum, bias)| *sum as f32 * factor + bias));
+        logits.extend(
+            sums.wide
+                .iter()
+                .zip(&self.bias)
+                .map(|(sum, bias)| *sum as f32 * factor + bias),
+        );
     }
 }
 
@@ -163,7 +205,8 @@ pub fn exp(x: f32) -> f32 {
     // terms are enough.
     let whole = (scaled - 0.5) as i32;
     let rest = (scaled - whole as f32) * std::f32::consts::LN_2;
-    let cubic = 1.666_666_6e-1 + rest * (4.166_666_6e-2 + rest * (8.333_334e-3 + rest * 1.388_889e-3));
+    let cubic =
+        1.666_666_6e-1 + rest * (4.166_666_6e-2 + rest * (8.333_334e-3 + rest * 1.388_889e-3));
     let polynomial = 1.0 + rest * (1.0 + rest * (0.5 + rest * cubic));
     polynomial * f32::from_bits(((whole + 127).max(0) as u32) << 23)
 }
@@ -178,7 +221,11 @@ mod tests {
             let x = -(step as f32) / 100.0;
             let wanted = f64::from(x).exp();
             let error = (f64::from(exp(x)) - wanted).abs();
-            assert!(error <= wanted * (4e-7 + 1.2e-7 * f64::from(-x)) + 1e-37, "{x}: {} {wanted}", exp(x));
+            assert!(
+                error <= wanted * (4e-7 + 1.2e-7 * f64::from(-x)) + 1e-37,
+                "{x}: {} {wanted}",
+                exp(x)
+            );
         }
     }
 
@@ -191,7 +238,10 @@ mod tests {
         let mut logits = Vec::new();
         linear.logits(&hashes, &mut Sums::default(), &mut logits);
         let wanted = (8_192.0_f32).sqrt();
-        assert!(logits.iter().all(|logit| (logit - wanted).abs() < 0.01), "{logits:?}");
+        assert!(
+            logits.iter().all(|logit| (logit - wanted).abs() < 0.01),
+            "{logits:?}"
+        );
     }
 
     #[test]
@@ -199,13 +249,20 @@ mod tests {
         let classes = 5;
         let bits = 6;
         let width = padded(classes);
-        let rows: Vec<f32> = (0..width << bits).map(|value| ((value * 37 % 101) as f32 - 50.0) / 100.0).collect();
+        let rows: Vec<f32> = (0..width << bits)
+            .map(|value| ((value * 37 % 101) as f32 - 50.0) / 100.0)
+            .collect();
         let linear = Linear::quantise(classes, bits, &[0.1; 5], &rows);
-        let hashes: Vec<u64> = (0..600_u64).map(|value| value.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let hashes: Vec<u64> = (0..600_u64)
+            .map(|value| value.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .collect();
         let mut logits = Vec::new();
         linear.logits(&hashes, &mut Sums::default(), &mut logits);
         for (class, logit) in logits.iter().enumerate() {
-            let sum: f32 = hashes.iter().map(|hash| rows[row_of(*hash, bits) * width + class]).sum();
+            let sum: f32 = hashes
+                .iter()
+                .map(|hash| rows[row_of(*hash, bits) * width + class])
+                .sum();
             let wanted = sum / (hashes.len() as f32).sqrt() + 0.1;
             assert!((logit - wanted).abs() < 0.1, "{logit} {wanted}");
         }

@@ -35,7 +35,10 @@ impl EncodeLabelValue for ReasonLabel {
         encoder: &mut prometheus_client::encoding::LabelValueEncoder<'_>,
     ) -> Result<(), std::fmt::Error> {
         let name = self.0.as_str_name();
-        let short = name.strip_prefix("REASON_").unwrap_or(name).to_ascii_lowercase();
+        let short = name
+            .strip_prefix("REASON_")
+            .unwrap_or(name)
+            .to_ascii_lowercase();
         EncodeLabelValue::encode(&short.as_str(), encoder)
     }
 }
@@ -86,14 +89,46 @@ impl Metrics {
             model_loads: Family::default(),
             links: Gauge::default(),
         };
-        registry.register("intent_queries", "Queries answered", metrics.queries.clone());
-        registry.register("intent_decisions", "Verdicts by decision and reason", metrics.decisions.clone());
-        registry.register("intent_languages", "Queries with words by language given or identified", metrics.languages.clone());
-        registry.register("intent_confidence", "Calibrated confidence in the first candidate", metrics.confidence.clone());
-        registry.register("intent_batch_queries", "Queries in a frame", metrics.batch_queries.clone());
-        registry.register("intent_batch_seconds", "Time to answer a frame", metrics.batch_seconds.clone());
-        registry.register("intent_limit_hits", "Queries and links past a limit", metrics.limit_hits.clone());
-        registry.register("intent_model_loads", "Model files looked at, by result", metrics.model_loads.clone());
+        registry.register(
+            "intent_queries",
+            "Queries answered",
+            metrics.queries.clone(),
+        );
+        registry.register(
+            "intent_decisions",
+            "Verdicts by decision and reason",
+            metrics.decisions.clone(),
+        );
+        registry.register(
+            "intent_languages",
+            "Queries with words by language given or identified",
+            metrics.languages.clone(),
+        );
+        registry.register(
+            "intent_confidence",
+            "Calibrated confidence in the first candidate",
+            metrics.confidence.clone(),
+        );
+        registry.register(
+            "intent_batch_queries",
+            "Queries in a frame",
+            metrics.batch_queries.clone(),
+        );
+        registry.register(
+            "intent_batch_seconds",
+            "Time to answer a frame",
+            metrics.batch_seconds.clone(),
+        );
+        registry.register(
+            "intent_limit_hits",
+            "Queries and links past a limit",
+            metrics.limit_hits.clone(),
+        );
+        registry.register(
+            "intent_model_loads",
+            "Model files looked at, by result",
+            metrics.model_loads.clone(),
+        );
         registry.register("intent_links", "Gateways linked now", metrics.links.clone());
         metrics
     }
@@ -106,10 +141,19 @@ impl Metrics {
             Decision::PersonAsked => DecisionLabel::person_asked,
             Decision::PersonUnsure | Decision::Unspecified => DecisionLabel::person_unsure,
         };
-        self.decisions.get_or_create(&Decided { decision, reason: ReasonLabel(verdict.reason()) }).inc();
+        self.decisions
+            .get_or_create(&Decided {
+                decision,
+                reason: ReasonLabel(verdict.reason()),
+            })
+            .inc();
         if !verdict.top.is_empty() {
             self.confidence.observe(f64::from(verdict.confidence));
-            self.languages.get_or_create(&Language { language: language_label(&verdict.language) }).inc();
+            self.languages
+                .get_or_create(&Language {
+                    language: language_label(&verdict.language),
+                })
+                .inc();
         }
         if let Some(error) = &verdict.error {
             self.limit_hit(limit_label(&error.field));

@@ -60,7 +60,11 @@ pub struct Shape {
 
 impl From<&Linear> for Shape {
     fn from(linear: &Linear) -> Self {
-        Self { bits: linear.bits(), scale: linear.scale(), bias: linear.bias().to_vec() }
+        Self {
+            bits: linear.bits(),
+            scale: linear.scale(),
+            bias: linear.bias().to_vec(),
+        }
     }
 }
 
@@ -150,8 +154,18 @@ pub struct Prediction {
 
 impl Model {
     pub(crate) fn new(manifest: Manifest, topics: Linear, languages: Linear, seen: Seen) -> Self {
-        let out_of_scope = manifest.labels.iter().position(|label| label == OUT_OF_SCOPE);
-        let mut model = Self { manifest, topics, languages, seen, out_of_scope, id: String::new() };
+        let out_of_scope = manifest
+            .labels
+            .iter()
+            .position(|label| label == OUT_OF_SCOPE);
+        let mut model = Self {
+            manifest,
+            topics,
+            languages,
+            seen,
+            out_of_scope,
+            id: String::new(),
+        };
         model.id = model.checksum();
         model
     }
@@ -247,7 +261,8 @@ impl Model {
         if features.hashes().is_empty() {
             return None;
         }
-        self.languages.logits(features.hashes(), &mut scratch.sums, &mut scratch.scores);
+        self.languages
+            .logits(features.hashes(), &mut scratch.sums, &mut scratch.scores);
         scratch.scores.truncate(self.languages.classes());
         softmax(&mut scratch.scores, 1.0);
         let (index, probability) = scratch

@@ -47,7 +47,10 @@ enum Part {
 impl Part {
     /// Can follow an "and" inside one number.
     fn small(self) -> bool {
-        matches!(self, Self::Unit(_) | Self::Teen(_) | Self::Tens(_) | Self::Dix | Self::Vingt)
+        matches!(
+            self,
+            Self::Unit(_) | Self::Teen(_) | Self::Tens(_) | Self::Dix | Self::Vingt
+        )
     }
 }
 
@@ -119,7 +122,11 @@ fn joins(word: &str) -> bool {
 pub(crate) fn run_at(tokens: &Tokens, first: usize) -> Option<Run> {
     part(tokens.word(first))?;
     let mut writer = Writer::default();
-    let mut run = Run { first, end: first, ..Run::default() };
+    let mut run = Run {
+        first,
+        end: first,
+        ..Run::default()
+    };
     let mut at = first;
     loop {
         let word = tokens.word(at);
@@ -134,7 +141,9 @@ pub(crate) fn run_at(tokens: &Tokens, first: usize) -> Option<Run> {
                 writer.take(Part::Unit(0));
             }
             // "setenta y uno", "hundred and five"; not "1040 and 1099".
-            None if joins(word) && writer.open() && part(tokens.word(at + 1)).is_some_and(Part::small) => {}
+            None if joins(word)
+                && writer.open()
+                && part(tokens.word(at + 1)).is_some_and(Part::small) => {}
             None => break,
         }
         at += 1;
@@ -172,12 +181,16 @@ impl Writer {
 
     /// The group waits for what is smaller than a hundred.
     fn round(&self) -> bool {
-        self.group.is_some_and(|group| group >= 100 && group % 100 == 0)
+        self.group
+            .is_some_and(|group| group >= 100 && group % 100 == 0)
     }
 
     /// Waits for what may follow an "and".
     fn open(&self) -> bool {
-        self.round() || self.group.is_some_and(|group| group % 100 >= 20 && group % 10 == 0)
+        self.round()
+            || self
+                .group
+                .is_some_and(|group| group % 100 >= 20 && group % 10 == 0)
     }
 
     fn add(&mut self, value: u32) {
@@ -192,18 +205,26 @@ impl Writer {
                 self.flush();
                 self.written.push('0');
             }
-            Part::Unit(value) if self.round() || (last_two >= 20 && last_two % 10 == 0) => self.add(value),
+            Part::Unit(value) if self.round() || (last_two >= 20 && last_two % 10 == 0) => {
+                self.add(value)
+            }
             // "dix-sept".
             Part::Unit(value @ 7..=9) if last_two == 10 && self.dix => self.add(value),
             Part::Vingt if last_two == 4 => self.add(76),
             Part::Vingt => self.take(Part::Tens(20)),
             // "soixante-dix", "quatre-vingt-onze".
             Part::Dix => {
-                if last_two == 60 || last_two == 80 { self.add(10) } else { self.take(Part::Teen(10)) }
+                if last_two == 60 || last_two == 80 {
+                    self.add(10)
+                } else {
+                    self.take(Part::Teen(10))
+                }
                 self.dix = true;
                 return;
             }
-            Part::Teen(value) if self.round() || last_two == 60 || last_two == 80 => self.add(value),
+            Part::Teen(value) if self.round() || last_two == 60 || last_two == 80 => {
+                self.add(value)
+            }
             Part::Tens(value) if self.round() => self.add(value),
             Part::Hundred if (1..100).contains(&last_two) && group < 1_000_000 => {
                 self.group = Some(group - last_two + last_two * 100);
@@ -211,7 +232,9 @@ impl Writer {
             Part::Hundred if group >= 1_000 && group % 1_000 == 0 => self.add(100),
             Part::Hundreds(value) if group >= 1_000 && group % 1_000 == 0 => self.add(value),
             Part::Thousand if (1..1_000).contains(&group) => self.group = Some(group * 1_000),
-            Part::Unit(value) | Part::Teen(value) | Part::Tens(value) | Part::Hundreds(value) => self.start(value),
+            Part::Unit(value) | Part::Teen(value) | Part::Tens(value) | Part::Hundreds(value) => {
+                self.start(value)
+            }
             Part::Hundred => self.start(100),
             Part::Thousand => self.start(1_000),
             Part::Digits => {}
@@ -276,7 +299,10 @@ mod tests {
 
     #[test]
     fn spelled_out_digits_are_one_run() {
-        assert_eq!(read("my social is one two three four five six seven eight nine"), ["123456789"]);
+        assert_eq!(
+            read("my social is one two three four five six seven eight nine"),
+            ["123456789"]
+        );
         assert_eq!(read("cero uno dos tres, cuatro"), ["01234"]);
         assert_eq!(read("123-45-6789 ok"), ["123456789"]);
         assert_eq!(read("ten ninety six and ten ninety nine"), ["1096", "1099"]);
@@ -285,7 +311,8 @@ mod tests {
 
     #[test]
     fn huge_spoken_numbers_do_not_overflow() {
-        let text = "nine thousand hundred ".repeat(60) + &"mil cien ".repeat(60) + &"thousand ".repeat(90);
+        let text =
+            "nine thousand hundred ".repeat(60) + &"mil cien ".repeat(60) + &"thousand ".repeat(90);
         assert!(!read(&text).is_empty());
     }
 }

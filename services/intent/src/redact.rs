@@ -97,9 +97,17 @@ impl Findings {
 
     fn number(&mut self, tokens: &Tokens, run: Run) {
         if let Some(kind) = sensitive(tokens, &run) {
-            self.masks.push(Mask { first: run.first, end: run.end, kind });
+            self.masks.push(Mask {
+                first: run.first,
+                end: run.end,
+                kind,
+            });
         } else if !run.digits.is_empty() {
-            self.kept.push(Kept { first: run.first, end: run.end, digits: run.digits });
+            self.kept.push(Kept {
+                first: run.first,
+                end: run.end,
+                digits: run.digits,
+            });
         }
     }
 
@@ -107,7 +115,11 @@ impl Findings {
     fn mixed(&mut self, tokens: &Tokens, at: usize) -> usize {
         let digits = tokens.word(at).bytes().filter(u8::is_ascii_digit).count();
         if digits >= 6 {
-            self.masks.push(Mask { first: at, end: at + 1, kind: by_length(digits) });
+            self.masks.push(Mask {
+                first: at,
+                end: at + 1,
+                kind: by_length(digits),
+            });
         }
         at + 1
     }
@@ -165,10 +177,40 @@ fn year_or_form(word: &str) -> bool {
     let year = word.len() == 4 && (word.starts_with("19") || word.starts_with("20"));
     year || matches!(
         word,
-        "1040" | "1095" | "1098" | "1099" | "1065" | "1120" | "1023" | "1024" | "2000" | "2290"
-            | "2848" | "4506" | "4868" | "4883" | "5071" | "5747" | "8821" | "8822" | "8962"
-            | "8863" | "9465" | "3949" | "14039" | "14157" | "433" | "656" | "706" | "709"
-            | "720" | "940" | "941" | "944" | "990" | "911"
+        "1040"
+            | "1095"
+            | "1098"
+            | "1099"
+            | "1065"
+            | "1120"
+            | "1023"
+            | "1024"
+            | "2000"
+            | "2290"
+            | "2848"
+            | "4506"
+            | "4868"
+            | "4883"
+            | "5071"
+            | "5747"
+            | "8821"
+            | "8822"
+            | "8962"
+            | "8863"
+            | "9465"
+            | "3949"
+            | "14039"
+            | "14157"
+            | "433"
+            | "656"
+            | "706"
+            | "709"
+            | "720"
+            | "940"
+            | "941"
+            | "944"
+            | "990"
+            | "911"
     )
 }
 
@@ -183,7 +225,11 @@ fn email_at(tokens: &Tokens, raw: &str, first: usize) -> Option<Mask> {
         }
         end += 1;
     }
-    at_sign.then_some(Mask { first, end: end + 1, kind: Masked::Email })
+    at_sign.then_some(Mask {
+        first,
+        end: end + 1,
+        kind: Masked::Email,
+    })
 }
 
 fn date_at(tokens: &Tokens, raw: &str, first: usize) -> Option<Mask> {
@@ -194,7 +240,11 @@ fn date_at(tokens: &Tokens, raw: &str, first: usize) -> Option<Mask> {
 fn written_date(tokens: &Tokens, raw: &str, first: usize) -> Option<Mask> {
     let lengths = [0, 1, 2].map(|step| {
         let word = tokens.word(first + step);
-        if word.bytes().all(|byte| byte.is_ascii_digit()) { word.len() } else { 0 }
+        if word.bytes().all(|byte| byte.is_ascii_digit()) {
+            word.len()
+        } else {
+            0
+        }
     });
     let shape = matches!(lengths, [1..=2, 1..=2, 2 | 4] | [4, 1..=2, 1..=2]);
     let between = |step: usize| {
@@ -202,14 +252,22 @@ fn written_date(tokens: &Tokens, raw: &str, first: usize) -> Option<Mask> {
         &raw[left.raw_end as usize..right.raw_start as usize]
     };
     let separated = shape && matches!(between(0), "/" | "-" | ".") && between(0) == between(1);
-    separated.then_some(Mask { first, end: first + 3, kind: Masked::Date })
+    separated.then_some(Mask {
+        first,
+        end: first + 3,
+        kind: Masked::Date,
+    })
 }
 
 /// "March 14", "14 de marzo de 1985", "le 3 mars". A month alone stays.
 fn named_date(tokens: &Tokens, first: usize) -> Option<Mask> {
     if month(tokens.word(first)) {
         let day = run_at(tokens, first + 1).filter(|run| day_and_year(&run.digits))?;
-        return Some(Mask { first, end: day.end, kind: Masked::Date });
+        return Some(Mask {
+            first,
+            end: day.end,
+            kind: Masked::Date,
+        });
     }
     let day = run_at(tokens, first).filter(|run| run.digits.len() <= 2)?;
     let mut at = day.end;
@@ -223,14 +281,22 @@ fn named_date(tokens: &Tokens, first: usize) -> Option<Mask> {
     if matches!(tokens.word(year), "of" | "de" | "del") {
         year += 1;
     }
-    let end = run_at(tokens, year).filter(|run| run.digits.len() <= 4).map_or(at + 1, |run| run.end);
-    Some(Mask { first, end, kind: Masked::Date })
+    let end = run_at(tokens, year)
+        .filter(|run| run.digits.len() <= 4)
+        .map_or(at + 1, |run| run.end);
+    Some(Mask {
+        first,
+        end,
+        kind: Masked::Date,
+    })
 }
 
 /// What follows a month: a day, or a day and a year. "March 2023" is no date of a person.
 fn day_and_year(digits: &str) -> bool {
     match digits.len() {
-        1 | 2 => digits.parse::<u32>().is_ok_and(|day| (1..=31).contains(&day)),
+        1 | 2 => digits
+            .parse::<u32>()
+            .is_ok_and(|day| (1..=31).contains(&day)),
         5 | 6 => true,
         _ => false,
     }
@@ -239,12 +305,42 @@ fn day_and_year(digits: &str) -> bool {
 fn month(word: &str) -> bool {
     matches!(
         word,
-        "january" | "february" | "march" | "april" | "june" | "july" | "august" | "september"
-            | "october" | "november" | "december" | "enero" | "febrero" | "marzo" | "abril"
-            | "mayo" | "junio" | "julio" | "agosto" | "septiembre" | "octubre" | "noviembre"
-            | "diciembre" | "janvier" | "fevrier" | "mars" | "avril" | "juin" | "juillet"
-            | "aout" | "septembre" | "octobre" | "novembre" | "decembre"
-    ) || word == "may" || word == "mai"
+        "january"
+            | "february"
+            | "march"
+            | "april"
+            | "june"
+            | "july"
+            | "august"
+            | "september"
+            | "october"
+            | "november"
+            | "december"
+            | "enero"
+            | "febrero"
+            | "marzo"
+            | "abril"
+            | "mayo"
+            | "junio"
+            | "julio"
+            | "agosto"
+            | "septiembre"
+            | "octubre"
+            | "noviembre"
+            | "diciembre"
+            | "janvier"
+            | "fevrier"
+            | "mars"
+            | "avril"
+            | "juin"
+            | "juillet"
+            | "aout"
+            | "septembre"
+            | "octobre"
+            | "novembre"
+            | "decembre"
+    ) || word == "may"
+        || word == "mai"
 }
 
 #[cfg(test)]
@@ -256,9 +352,18 @@ mod tests {
         for (text, wanted) in [
             ("my social is 123-45-6789 ok", "my social is [tin] ok"),
             ("it's 123456789.", "it's [tin]."),
-            ("one two three, four five, six seven eight nine please", "[tin] please"),
-            ("mi número es uno dos tres cuatro cinco seis siete ocho nueve", "mi número es [tin]"),
-            ("c'est le un deux trois quatre cinq six sept huit neuf", "c'est le [tin]"),
+            (
+                "one two three, four five, six seven eight nine please",
+                "[tin] please",
+            ),
+            (
+                "mi número es uno dos tres cuatro cinco seis siete ocho nueve",
+                "mi número es [tin]",
+            ),
+            (
+                "c'est le un deux trois quatre cinq six sept huit neuf",
+                "c'est le [tin]",
+            ),
             ("card 4111 1111 1111 1111 exp", "card [card] exp"),
             ("call me at (202) 555-0143", "call me at ([phone]"),
             ("555-0143", "[phone]"),
@@ -268,7 +373,10 @@ mod tests {
             ("born March 14, 1985", "born [date]"),
             ("nací el 14 de marzo de 1985", "nací el [date]"),
             ("né le 3 mars 1985", "né le [date]"),
-            ("write to ana.p-9@mail.example.org now", "write to [email] now"),
+            (
+                "write to ana.p-9@mail.example.org now",
+                "write to [email] now",
+            ),
         ] {
             assert_eq!(redact(text), wanted, "{text}");
         }
@@ -293,21 +401,34 @@ mod tests {
 
     #[test]
     fn no_run_of_six_digits_survives_any_mixture() {
-        let pieces = ["12", "345", "6789", " ", "-", "one ", "huit ", "x", "@", "/", "May ", "é", "🙂", "1040 ", "."];
+        let pieces = [
+            "12", "345", "6789", " ", "-", "one ", "huit ", "x", "@", "/", "May ", "é", "🙂",
+            "1040 ", ".",
+        ];
         let mut state = 7_u64;
         for _ in 0..20_000 {
             let mut text = String::new();
             for _ in 0..12 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 text.push_str(pieces[(state >> 33) as usize % pieces.len()]);
             }
             let redacted = redact(&text);
             let mut run = 0;
             for character in redacted.chars() {
-                run = if character.is_ascii_digit() { run + 1 } else { 0 };
+                run = if character.is_ascii_digit() {
+                    run + 1
+                } else {
+                    0
+                };
                 assert!(run < 6, "{text:?} became {redacted:?}");
             }
-            assert_eq!(redact(&redacted), redacted, "redacting twice changes nothing: {text:?}");
+            assert_eq!(
+                redact(&redacted),
+                redacted,
+                "redacting twice changes nothing: {text:?}"
+            );
         }
     }
 }

@@ -16,7 +16,10 @@ pub fn expected_calibration_error(rows: impl Iterator<Item = (f32, bool)>) -> f6
         bins[index].2 += u64::from(right);
         all += 1;
     }
-    bins.iter().map(|(_, confidence, right)| (confidence - *right as f64).abs()).sum::<f64>() / all.max(1) as f64
+    bins.iter()
+        .map(|(_, confidence, right)| (confidence - *right as f64).abs())
+        .sum::<f64>()
+        / all.max(1) as f64
 }
 
 /// Area under the curve: the chance that a random member of `high` scores above a random
@@ -26,8 +29,11 @@ pub fn area_under_curve(high: &[f32], low: &[f32]) -> Option<f64> {
     if high.is_empty() || low.is_empty() {
         return None;
     }
-    let mut all: Vec<(f32, bool)> =
-        high.iter().map(|score| (*score, true)).chain(low.iter().map(|score| (*score, false))).collect();
+    let mut all: Vec<(f32, bool)> = high
+        .iter()
+        .map(|score| (*score, true))
+        .chain(low.iter().map(|score| (*score, false)))
+        .collect();
     all.sort_by(|left, right| left.0.total_cmp(&right.0));
     let mut ranks = 0.0;
     let mut at = 0;
@@ -79,7 +85,9 @@ impl LabelCount {
 #[must_use]
 pub fn macro_f1(counts: &[LabelCount]) -> f64 {
     let present = counts.iter().filter(|count| count.present > 0);
-    let (sum, labels) = present.fold((0.0, 0_u64), |(sum, labels), count| (sum + count.f1(), labels + 1));
+    let (sum, labels) = present.fold((0.0, 0_u64), |(sum, labels), count| {
+        (sum + count.f1(), labels + 1)
+    });
     sum / labels.max(1) as f64
 }
 
@@ -89,7 +97,10 @@ pub fn quantile(scores: &[f32], share: f64) -> f32 {
     let mut sorted = scores.to_vec();
     sorted.sort_by(f32::total_cmp);
     let index = (sorted.len() as f64 * share) as usize;
-    sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    sorted
+        .get(index.min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -115,8 +126,16 @@ mod tests {
     #[test]
     fn f1_of_absent_labels_does_not_count() {
         let counts = [
-            LabelCount { right: 1, predicted: 2, present: 2 },
-            LabelCount { right: 0, predicted: 1, present: 0 },
+            LabelCount {
+                right: 1,
+                predicted: 2,
+                present: 2,
+            },
+            LabelCount {
+                right: 0,
+                predicted: 1,
+                present: 0,
+            },
         ];
         assert!((macro_f1(&counts) - 0.5).abs() < 1e-9);
     }

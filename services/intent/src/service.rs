@@ -15,7 +15,8 @@ use arc_swap::ArcSwap;
 use futures::Stream;
 use proto::intent::v1::intent_service_server::{IntentService, IntentServiceServer};
 use proto::intent::v1::{
-    GetModelRequest, GetModelResponse, LinkRequest, LinkResponse, ModelScores, ModelTopic, Query, Verdict,
+    GetModelRequest, GetModelResponse, LinkRequest, LinkResponse, ModelScores, ModelTopic, Query,
+    Verdict,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,7 +70,10 @@ type Answers = Pin<Box<dyn Stream<Item = Result<LinkResponse, Status>> + Send>>;
 impl IntentService for Service {
     type LinkStream = Answers;
 
-    async fn link(&self, request: Request<Streaming<LinkRequest>>) -> Result<Response<Answers>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<LinkRequest>>,
+    ) -> Result<Response<Answers>, Status> {
         let shared = self.shared.clone();
         if shared.shutdown.is_requested() {
             return Err(Status::unavailable("draining"));
@@ -77,7 +81,9 @@ impl IntentService for Service {
         let Some(place) = Place::take(&shared) else {
             shared.metrics.limit_hit("links");
             let links = shared.links_max;
-            return Err(Status::resource_exhausted(format!("links: at most {links} on this replica")));
+            return Err(Status::resource_exhausted(format!(
+                "links: at most {links} on this replica"
+            )));
         };
         let (answers, stream) = mpsc::channel(shared.frames_waiting_max);
         let inbound = request.into_inner();
@@ -88,7 +94,10 @@ impl IntentService for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
-    async fn get_model(&self, _request: Request<GetModelRequest>) -> Result<Response<GetModelResponse>, Status> {
+    async fn get_model(
+        &self,
+        _request: Request<GetModelRequest>,
+    ) -> Result<Response<GetModelResponse>, Status> {
         Ok(Response::new(describe(&self.shared.loaded.load())))
     }
 }
@@ -102,9 +111,15 @@ struct Place {
 impl Place {
     fn take(shared: &Shared) -> Option<Self> {
         let room = |links: usize| (links < shared.links_max).then_some(links + 1);
-        shared.links.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).ok()?;
+        shared
+            .links
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .ok()?;
         shared.metrics.links.inc();
-        Some(Self { links: shared.links.clone(), metrics: shared.metrics.clone() })
+        Some(Self {
+            links: shared.links.clone(),
+            metrics: shared.metrics.clone(),
+        })
     }
 }
 
@@ -121,7 +136,10 @@ async fn serve_link(
     answers: &mpsc::Sender<Result<LinkResponse, Status>>,
 ) {
     let mut workspace = Workspace::default();
-    let hello = LinkResponse { replica_id: shared.replica.clone(), ..LinkResponse::default() };
+    let hello = LinkResponse {
+        replica_id: shared.replica.clone(),
+        ..LinkResponse::default()
+    };
     if answers.send(Ok(hello)).await.is_err() {
         return;
     }
@@ -175,7 +193,9 @@ async fn answer(shared: &Shared, queries: &[Query], workspace: &mut Workspace) -
             tokio::task::yield_now().await;
         }
     }
-    shared.metrics.batch(queries.len(), started.elapsed().as_secs_f64());
+    shared
+        .metrics
+        .batch(queries.len(), started.elapsed().as_secs_f64());
     verdicts
 }
 
@@ -192,7 +212,10 @@ fn describe(loaded: &Loaded) -> GetModelResponse {
             .iter()
             .zip(&calibration.thresholds)
             .filter(|(label, _)| *label != OUT_OF_SCOPE)
-            .map(|(label, threshold)| ModelTopic { topic_id: label.clone(), threshold: *threshold })
+            .map(|(label, threshold)| ModelTopic {
+                topic_id: label.clone(),
+                threshold: *threshold,
+            })
             .collect(),
         languages: manifest.languages.clone(),
         scores: Some(ModelScores {

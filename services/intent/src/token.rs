@@ -53,7 +53,12 @@ impl Tokens {
 
     fn close(&mut self, open: &mut Option<(u32, u32)>, raw_end: u32) {
         if let Some((start, raw_start)) = open.take() {
-            self.list.push(Token { start, end: offset(self.folded.len()), raw_start, raw_end });
+            self.list.push(Token {
+                start,
+                end: offset(self.folded.len()),
+                raw_start,
+                raw_end,
+            });
             self.folded.push(' ');
         }
     }

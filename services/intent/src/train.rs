@@ -68,7 +68,15 @@ impl Options {
     /// epochs and folds than these gain about a point and cost the start of every replica.
     #[must_use]
     pub fn embedded(seed: u64) -> Self {
-        Self { seed, epochs: 12, smoothing: 0.9, rarity: 1.0, speech: true, folds: 3, ..Self::default() }
+        Self {
+            seed,
+            epochs: 12,
+            smoothing: 0.9,
+            rarity: 1.0,
+            speech: true,
+            folds: 3,
+            ..Self::default()
+        }
     }
 }
 
@@ -124,16 +132,27 @@ pub fn train(
             .iter()
             .position(|label| *label == example.label)
             .ok_or_else(|| TrainError::UnknownLabel(example.label.clone()))?;
-        let language = languages.iter().position(|language| *language == example.language).unwrap_or(0);
+        let language = languages
+            .iter()
+            .position(|language| *language == example.language)
+            .unwrap_or(0);
         Ok((label, language))
     };
     let lines_of = |examples: &'_ [Example]| -> Result<Vec<(usize, usize)>, TrainError> {
         examples.iter().map(number).collect()
     };
     let lines: Vec<Line<'_>> = zip_lines(&corpus.examples, lines_of(&corpus.examples)?);
-    let folds = if validation.is_some() { 0 } else { options.folds.max(2) };
+    let folds = if validation.is_some() {
+        0
+    } else {
+        options.folds.max(2)
+    };
     let fold_of = folds_of(&corpus.examples, folds);
-    let counter = Counter { done: AtomicUsize::new(0), all: (folds + 1) * options.epochs, progress };
+    let counter = Counter {
+        done: AtomicUsize::new(0),
+        all: (folds + 1) * options.epochs,
+        progress,
+    };
     let classes = labels.len();
 
     // Job 0 is the model; job k + 1 is fold k, trained on the other folds.
@@ -144,14 +163,24 @@ pub fn train(
             .filter(|(index, _)| job == 0 || fold_of[*index] != job - 1)
             .map(|(_, line)| line)
             .collect();
-        let linear = fit(&kept, classes, Target::Label, options, job as u64, &|| counter.step());
+        let linear = fit(&kept, classes, Target::Label, options, job as u64, &|| {
+            counter.step()
+        });
         let seen = seen_by(&kept);
         let mut held_out = Vec::new();
         if job > 0 {
-            let out = lines.iter().enumerate().filter(|(index, _)| fold_of[*index] == job - 1).map(|(_, line)| line);
+            let out = lines
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| fold_of[*index] == job - 1)
+                .map(|(_, line)| line);
             held_out = predict_all(out, &linear, &seen);
         }
-        Job { linear, seen, held_out }
+        Job {
+            linear,
+            seen,
+            held_out,
+        }
     });
     let mut jobs = jobs.into_iter();
     let Some(Job { linear, seen, .. }) = jobs.next() else {
@@ -163,10 +192,24 @@ pub fn train(
         held_out = predict_all(lines.iter(), &linear, &seen);
     }
     let out_of_scope = labels.iter().position(|label| label == OUT_OF_SCOPE);
-    let calibration = Calibration::fit(&held_out, &labels, out_of_scope).ok_or(TrainError::NothingHeldOut)?;
+    let calibration =
+        Calibration::fit(&held_out, &labels, out_of_scope).ok_or(TrainError::NothingHeldOut)?;
     let every: Vec<&Line<'_>> = lines.iter().collect();
-    let language_options = Options { bits: 13, epochs: 4, smoothing: 0.0, speech: false, ..options.clone() };
-    let language_model = fit(&every, languages.len(), Target::Language, &language_options, 99, &|| {});
+    let language_options = Options {
+        bits: 13,
+        epochs: 4,
+        smoothing: 0.0,
+        speech: false,
+        ..options.clone()
+    };
+    let language_model = fit(
+        &every,
+        languages.len(),
+        Target::Language,
+        &language_options,
+        99,
+        &|| {},
+    );
     let manifest = Manifest {
         format: FORMAT,
         feature_spec: crate::features::FEATURE_SPEC,
@@ -177,7 +220,11 @@ pub fn train(
         corpus_lines: corpus.examples.len(),
         seed: options.seed,
         speech: options.speech,
-        held_out: if validation.is_some() { "validation file".to_owned() } else { format!("{folds} folds by family") },
+        held_out: if validation.is_some() {
+            "validation file".to_owned()
+        } else {
+            format!("{folds} folds by family")
+        },
         topics: (&linear).into(),
         language_identification: (&language_model).into(),
     };
@@ -199,7 +246,10 @@ struct Counter<'a> {
 impl Counter<'_> {
     fn step(&self) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        (self.progress)(Step { done, all: self.all });
+        (self.progress)(Step {
+            done,
+            all: self.all,
+        });
     }
 }
 
@@ -228,10 +278,12 @@ fn folds_of(examples: &[Example], folds: usize) -> Vec<usize> {
         if example.family.is_empty() {
             *next += 1;
         } else {
-            families.entry((&example.label, &example.family)).or_insert_with(|| {
-                *next += 1;
-                *next - 1
-            });
+            families
+                .entry((&example.label, &example.family))
+                .or_insert_with(|| {
+                    *next += 1;
+                    *next - 1
+                });
         }
     }
     let mut loose: HashMap<&str, usize> = HashMap::new();
@@ -239,7 +291,8 @@ fn folds_of(examples: &[Example], folds: usize) -> Vec<usize> {
     examples
         .iter()
         .map(|example| {
-            let by_line = example.family.is_empty() || families_of_label[example.label.as_str()] < 2;
+            let by_line =
+                example.family.is_empty() || families_of_label[example.label.as_str()] < 2;
             if by_line {
                 let next = loose.entry(&example.label).or_default();
                 *next += 1;
@@ -252,7 +305,10 @@ fn folds_of(examples: &[Example], folds: usize) -> Vec<usize> {
 }
 
 fn on_threads<T: Send>(jobs: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs).max(1);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(jobs)
+        .max(1);
     let next = AtomicUsize::new(0);
     let mut results: Vec<(usize, T)> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads)
@@ -271,7 +327,11 @@ fn on_threads<T: Send>(jobs: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> 
             .collect();
         handles
             .into_iter()
-            .flat_map(|handle| handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .flat_map(|handle| {
+                handle
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
             .collect()
     });
     results.sort_by_key(|(job, _)| *job);
@@ -288,7 +348,11 @@ fn seen_by(lines: &[&Line<'_>]) -> Seen {
     seen
 }
 
-fn predict_all<'a>(lines: impl Iterator<Item = &'a Line<'a>>, linear: &Linear, seen: &Seen) -> Vec<HeldOut> {
+fn predict_all<'a>(
+    lines: impl Iterator<Item = &'a Line<'a>>,
+    linear: &Linear,
+    seen: &Seen,
+) -> Vec<HeldOut> {
     let mut features = Features::default();
     let mut sums = crate::linear::Sums::default();
     lines
@@ -364,7 +428,10 @@ impl Weights {
         for hash in hashes {
             let row = row_of(*hash, self.bits);
             let (start, rarity) = (row * self.width, self.rarity[row]);
-            for (sum, weight) in gradient.iter_mut().zip(&self.rows[start..start + self.width]) {
+            for (sum, weight) in gradient
+                .iter_mut()
+                .zip(&self.rows[start..start + self.width])
+            {
                 *sum += *weight * rarity;
             }
         }
@@ -379,11 +446,23 @@ impl Weights {
         }
         gradient[target] -= 1.0 - smoothing;
         gradient[classes..].fill(0.0);
-        step(&mut self.bias, &mut self.bias_squares, gradient, 1.0, self.rate);
+        step(
+            &mut self.bias,
+            &mut self.bias_squares,
+            gradient,
+            1.0,
+            self.rate,
+        );
         for hash in hashes {
             let row = row_of(*hash, self.bits);
             let cells = row * self.width..(row + 1) * self.width;
-            step(&mut self.rows[cells.clone()], &mut self.squares[cells], gradient, norm * self.rarity[row], self.rate);
+            step(
+                &mut self.rows[cells.clone()],
+                &mut self.squares[cells],
+                gradient,
+                norm * self.rarity[row],
+                self.rate,
+            );
         }
     }
 
@@ -404,7 +483,14 @@ fn step(weights: &mut [f32], squares: &mut [f32], gradient: &[f32], norm: f32, r
     }
 }
 
-fn fit(lines: &[&Line<'_>], classes: usize, target: Target, options: &Options, salt: u64, step: &dyn Fn()) -> Linear {
+fn fit(
+    lines: &[&Line<'_>],
+    classes: usize,
+    target: Target,
+    options: &Options,
+    salt: u64,
+    step: &dyn Fn(),
+) -> Linear {
     let mut random = Random::new(options.seed.wrapping_mul(1_000_003).wrapping_add(salt));
     let mut features = Features::default();
     let mut weights = Weights::new(classes, rarity_of(lines, options, &mut features), options);
@@ -472,7 +558,12 @@ mod tests {
     use super::*;
 
     fn example(label: &str, family: &str) -> Example {
-        Example { label: label.into(), language: "en".into(), family: family.into(), text: "x".into() }
+        Example {
+            label: label.into(),
+            language: "en".into(),
+            family: family.into(),
+            text: "x".into(),
+        }
     }
 
     #[test]

@@ -21,13 +21,18 @@ struct Look {
 
 fn look(path: &Path) -> Option<Look> {
     let metadata = std::fs::metadata(path).ok()?;
-    Some(Look { bytes: metadata.len(), changed: metadata.modified().ok() })
+    Some(Look {
+        bytes: metadata.len(),
+        changed: metadata.modified().ok(),
+    })
 }
 
 /// Reads a model file for serving.
 pub(crate) fn load(path: &Path) -> anyhow::Result<Loaded> {
     let model = Model::load(path)?;
-    let origin = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let origin = path
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let scores = &model.manifest().calibration.scores;
     tracing::info!(
         model = model.id(),
@@ -36,7 +41,10 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Loaded> {
         held_out_accuracy = scores.accuracy,
         "model loaded"
     );
-    Ok(Loaded { model: Arc::new(model), origin })
+    Ok(Loaded {
+        model: Arc::new(model),
+        origin,
+    })
 }
 
 /// Watches a model file until drain begins.
@@ -62,7 +70,11 @@ pub(crate) async fn watch(
         let seen = known;
         let result = tokio::task::spawn_blocking(move || {
             let now = look(&asked);
-            let fresh = if now == seen { None } else { Some(load_if_new(&asked, &current)) };
+            let fresh = if now == seen {
+                None
+            } else {
+                Some(load_if_new(&asked, &current))
+            };
             (now, fresh)
         })
         .await
@@ -83,7 +95,11 @@ pub(crate) async fn watch(
             Some(Err(error)) => {
                 metrics.model_load("refused");
                 if let Some(suppressed) = complaints.check() {
-                    tracing::warn!(error = format!("{error:#}"), suppressed, "model file refused, the old one stays");
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        suppressed,
+                        "model file refused, the old one stays"
+                    );
                 }
             }
         }

@@ -38,13 +38,18 @@ impl Default for Assignment {
 
 impl Assignment {
     fn partitions(&self) -> MutexGuard<'_, Partitions> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.partitions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All that are assigned, and those that are new since the last call.
     pub(crate) fn take(&self) -> (BTreeSet<i32>, BTreeSet<i32>) {
         let mut partitions = self.partitions();
-        (partitions.assigned.clone(), std::mem::take(&mut partitions.fresh))
+        (
+            partitions.assigned.clone(),
+            std::mem::take(&mut partitions.fresh),
+        )
     }
 }
 

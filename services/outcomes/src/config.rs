@@ -2,21 +2,28 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use domain::outcome::Rules;
-use domain::policy::Policy;
 
 /// Configuration of the outcomes role.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     /// Redis with the pools' outboxes, the counters and the contacts' states
-    #[arg(long, env = "TRUNKLINE_REDIS_URL", default_value = "redis://127.0.0.1:6379/")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_REDIS_URL",
+        default_value = "redis://127.0.0.1:6379/"
+    )]
     pub redis_url: String,
     /// Prefix of every Redis key; the same as routing's
     #[arg(long, env = "TRUNKLINE_KEY_PREFIX", default_value = "trunkline")]
     pub key_prefix: String,
     /// Kafka's bootstrap addresses, "host:port", separated by commas
-    #[arg(long, env = "TRUNKLINE_KAFKA_BROKERS", default_value = "127.0.0.1:9092")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_KAFKA_BROKERS",
+        default_value = "127.0.0.1:9092"
+    )]
     pub kafka_brokers: String,
     /// Topic of the contacts' events
     #[arg(long, env = "TRUNKLINE_TOPIC", default_value = "trunkline.contact.v1")]
@@ -64,7 +71,11 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_POLICY_DIR")]
     pub policy_dir: Option<PathBuf>,
     /// Service level threshold of contacts that had no queue, in ms
-    #[arg(long, env = "TRUNKLINE_SERVICE_LEVEL_DEFAULT_MS", default_value_t = 30_000)]
+    #[arg(
+        long,
+        env = "TRUNKLINE_SERVICE_LEVEL_DEFAULT_MS",
+        default_value_t = 30_000
+    )]
     pub service_level_default_ms: u64,
     /// Lines that the legacy level of service covers, separated by commas; empty: all
     #[arg(long, env = "TRUNKLINE_LEGACY_LINES", value_delimiter = ',')]
@@ -76,7 +87,10 @@ pub struct Config {
     #[arg(long, env = "TRUNKLINE_MEASURES_MS", default_value_t = 5_000)]
     pub measures_ms: u64,
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a doc comment here would become the command's help"
+    )]
     pub runtime: runtime::Args,
 }
 
@@ -130,10 +144,13 @@ impl Config {
     pub fn check(&self) -> anyhow::Result<()> {
         self.runtime.check()?;
         let name = |field: &str, value: &str, length_max: usize| {
-            let allowed =
-                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
+            let allowed = |byte: u8| {
+                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':')
+            };
             if value.is_empty() || value.len() > length_max || !value.bytes().all(allowed) {
-                bail!("{field}: {value:?} is outside the limit: 1 to {length_max} bytes of [A-Za-z0-9._:-]");
+                bail!(
+                    "{field}: {value:?} is outside the limit: 1 to {length_max} bytes of [A-Za-z0-9._:-]"
+                );
             }
             Ok(())
         };
@@ -151,14 +168,24 @@ impl Config {
             bail!("relay: give one of relay and consume, or none for both");
         }
         within("relay_batch_max", self.relay_batch_max, 1, 10_000)?;
-        within("relay_in_flight_max", self.relay_in_flight_max, self.relay_batch_max, 1_000_000)?;
+        within(
+            "relay_in_flight_max",
+            self.relay_in_flight_max,
+            self.relay_batch_max,
+            1_000_000,
+        )?;
         within("relay_poll_ms", self.relay_poll_ms, 1, 10_000)?;
         within("relay_lease_ms", self.relay_lease_ms, 500, 60_000)?;
         within("consume_batch_max", self.consume_batch_max, 1, 10_000)?;
         within("open_hours", self.open_hours, 1, 24 * 400)?;
         within("closed_hours", self.closed_hours, 1, 24 * 400)?;
         within("interval_days", self.interval_days, 1, 400)?;
-        within("service_level_default_ms", self.service_level_default_ms, 1, 86_400_000)?;
+        within(
+            "service_level_default_ms",
+            self.service_level_default_ms,
+            1,
+            86_400_000,
+        )?;
         within("redis_timeout_ms", self.redis_timeout_ms, 100, 60_000)?;
         within("measures_ms", self.measures_ms, 100, 600_000)?;
         Ok(())
@@ -181,33 +208,14 @@ impl Config {
     /// # Errors
     /// The folder cannot be read, or its documents are faulty.
     pub fn rules(&self) -> anyhow::Result<Rules> {
-        let policy = match &self.policy_dir {
-            None => Policy::worked_example(),
-            Some(folder) => {
-                let mut documents = Vec::new();
-                let entries = std::fs::read_dir(folder)
-                    .with_context(|| format!("policy_dir: reading {}", folder.display()))?;
-                for entry in entries {
-                    let path = entry?.path();
-                    let yaml = path
-                        .extension()
-                        .is_some_and(|extension| extension == "yaml" || extension == "yml");
-                    if yaml {
-                        let text = std::fs::read_to_string(&path)
-                            .with_context(|| format!("policy_dir: reading {}", path.display()))?;
-                        documents.push((path.display().to_string(), text));
-                    }
-                }
-                documents.sort();
-                let documents: Vec<(&str, &str)> =
-                    documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-                Policy::parse(&documents).context("policy_dir")?
-            }
-        };
+        let policy = runtime::policy::load(self.policy_dir.as_deref())?;
         Ok(Rules::from_policy(
             &policy,
             self.service_level_default_ms,
-            self.legacy_lines.iter().filter(|line| !line.is_empty()).cloned(),
+            self.legacy_lines
+                .iter()
+                .filter(|line| !line.is_empty())
+                .cloned(),
         ))
     }
 }

@@ -16,25 +16,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use domain::invariant::{Invariant, Violation};
-use domain::outcome::{Applied, Effects, IssueKey, Rules};
-use domain::pool::Event;
-use domain::{ContactId, TimeMs};
+use domain::outcome::Rules;
 use futures::FutureExt as _;
 use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 use redis::RedisResult;
 use runtime::{Backoff, Clock, Condition, LogLimit, Shutdown};
 use tokio::time::Instant;
 
 use crate::assignment::Assignment;
+use crate::batch::{Computed, Record, compute, record};
 use crate::config::Config;
-use crate::decode::decode;
 use crate::kafka::client_config;
 use crate::metrics::{
     Conflict, ConflictLabels, EventLabels, EventResult, Failure, FailureLabels, Metrics,
 };
-use crate::store::{Advance, Batch, Committed, ReadIssue, Store};
+use crate::store::{Advance, Batch, Committed, Store};
 
 /// How long an empty poll waits.
 const IDLE: Duration = Duration::from_millis(100);
@@ -42,20 +39,14 @@ const IDLE: Duration = Duration::from_millis(100);
 const VERIFY_EVERY: Duration = Duration::from_secs(1);
 /// How often offsets are told to Kafka, for lag monitors.
 const COMMIT_EVERY: Duration = Duration::from_secs(5);
+/// How long the end waits until the group is left.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 /// How long a seek may take: it asks no broker.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to say how long a log is.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
 
 type KafkaConsumer = StreamConsumer<Assignment>;
-
-/// One record of the topic.
-struct Record {
-    partition: i32,
-    offset: i64,
-    event: Result<Event, String>,
-    traceparent: String,
-}
 
 /// Where a partition is read.
 #[derive(Clone, Copy, Debug)]
@@ -64,26 +55,6 @@ struct Position {
     stored: Option<i64>,
     /// The next record's offset; `None`: whatever comes first.
     next: Option<i64>,
-}
-
-/// What one partition's part of a batch came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Part {
-    next: i64,
-    counted: u64,
-    repeated: u64,
-    malformed: u64,
-    after_closed: u64,
-}
-
-/// A batch, computed and not yet written.
-struct Computed {
-    states: BTreeMap<ContactId, domain::outcome::ContactState>,
-    issues: BTreeMap<IssueKey, ReadIssue>,
-    effects: Effects,
-    parts: BTreeMap<i32, Part>,
-    newest: Option<TimeMs>,
-    visits_dropped: usize,
 }
 
 /// The consuming half of the role.
@@ -101,6 +72,7 @@ pub(crate) struct Consumer {
     /// Assigned, and not yet sought to where the store says.
     unsettled: BTreeSet<i32>,
     violations: LogLimit,
+    malformed: LogLimit,
 }
 
 impl Consumer {
@@ -142,12 +114,15 @@ impl Consumer {
             positions: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             violations: LogLimit::new(Duration::from_secs(1)),
+            malformed: LogLimit::new(Duration::from_secs(10)),
         })
     }
 
     /// Counts until the drain.
     pub(crate) async fn run(mut self, shutdown: Shutdown) -> anyhow::Result<()> {
-        self.kafka.subscribe(&[&self.topic]).context("subscribing to the topic")?;
+        self.kafka
+            .subscribe(&[&self.topic])
+            .context("subscribing to the topic")?;
         let mut backoff = Backoff::new(20, 1_000);
         let mut verify_at = Instant::now();
         let mut commit_at = Instant::now() + COMMIT_EVERY;
@@ -188,13 +163,19 @@ impl Consumer {
         }
         self.tell_kafka(CommitMode::Async);
         let kafka = self.kafka;
-        // Leaving the group waits for the broker: not on a worker thread.
-        tokio::task::spawn_blocking(move || {
+        let (closed, waited) = tokio::sync::oneshot::channel();
+        // Leaving the group waits for the broker, for ever if it is away: on a thread that
+        // nothing waits for.
+        std::thread::spawn(move || {
             kafka.unsubscribe();
             drop(kafka);
-        })
-        .await
-        .context("closing the kafka consumer")
+            // Nobody waits any more: nothing to tell.
+            let _ = closed.send(());
+        });
+        if tokio::time::timeout(CLOSE_LIMIT, waited).await.is_err() {
+            tracing::warn!("the consumer group was not left in time, it will notice");
+        }
+        Ok(())
     }
 
     /// What has queued up; waits a little for the first.
@@ -225,14 +206,18 @@ impl Consumer {
     /// that are not settled: they come again.
     fn rebalanced(&mut self, records: &mut Vec<Record>) {
         let (assigned, fresh) = self.kafka.context().take();
-        self.positions.retain(|partition, _| assigned.contains(partition));
-        self.unsettled.retain(|partition| assigned.contains(partition));
+        self.positions
+            .retain(|partition, _| assigned.contains(partition));
+        self.unsettled
+            .retain(|partition| assigned.contains(partition));
         for partition in fresh {
             self.positions.remove(&partition);
             self.unsettled.insert(partition);
         }
         records.retain(|record| self.positions.contains_key(&record.partition));
-        self.metrics.partitions.set(i64::try_from(assigned.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .partitions
+            .set(i64::try_from(assigned.len()).unwrap_or(i64::MAX));
     }
 
     /// Seeks every unsettled partition to the stored offset.
@@ -250,7 +235,13 @@ impl Consumer {
                 Ok(Ok(())) => {
                     tracing::debug!(partition, ?offset, "partition settled");
                     self.unsettled.remove(&partition);
-                    self.positions.insert(partition, Position { stored, next: stored });
+                    self.positions.insert(
+                        partition,
+                        Position {
+                            stored,
+                            next: stored,
+                        },
+                    );
                 }
                 // Not fetching yet: the assignment takes effect a moment later. Next round.
                 Ok(Err(error)) => tracing::debug!(partition, %error, "cannot seek yet"),
@@ -280,7 +271,12 @@ impl Consumer {
     fn moved(&mut self, partitions: &[i32]) {
         for partition in partitions {
             if self.positions.remove(partition).is_some() {
-                self.metrics.conflicts.get_or_create(&ConflictLabels { kind: Conflict::Offset }).inc();
+                self.metrics
+                    .conflicts
+                    .get_or_create(&ConflictLabels {
+                        kind: Conflict::Offset,
+                    })
+                    .inc();
                 self.unsettled.insert(*partition);
                 tracing::info!(partition, "the stored offset moved, reading from there");
             }
@@ -310,7 +306,12 @@ impl Consumer {
                     records.retain(|record| self.positions.contains_key(&record.partition));
                 }
                 Ok((Committed::IssueChanged, _)) => {
-                    self.metrics.conflicts.get_or_create(&ConflictLabels { kind: Conflict::Issue }).inc();
+                    self.metrics
+                        .conflicts
+                        .get_or_create(&ConflictLabels {
+                            kind: Conflict::Issue,
+                        })
+                        .inc();
                 }
                 Err(error) => {
                     self.redis_failed(&error);
@@ -326,12 +327,17 @@ impl Consumer {
 
     /// Drops what was not asked for, notes what is missing.
     async fn in_order(&mut self, records: Vec<Record>) -> Vec<Record> {
-        let mut expected: BTreeMap<i32, Option<i64>> =
-            self.positions.iter().map(|(partition, position)| (*partition, position.next)).collect();
+        let mut expected: BTreeMap<i32, Option<i64>> = self
+            .positions
+            .iter()
+            .map(|(partition, position)| (*partition, position.next))
+            .collect();
         let mut kept = Vec::with_capacity(records.len());
         let mut restarted: BTreeMap<i32, bool> = BTreeMap::new();
         for record in records {
-            let Some(next) = expected.get_mut(&record.partition) else { continue };
+            let Some(next) = expected.get_mut(&record.partition) else {
+                continue;
+            };
             if let Some(offset) = *next {
                 if record.offset < offset {
                     let again = match restarted.get(&record.partition) {
@@ -347,6 +353,14 @@ impl Consumer {
                 }
             }
             *next = Some(record.offset + 1);
+            if let Err(error) = &record.event
+                && let Some(suppressed) = self.malformed.check()
+            {
+                let Record {
+                    partition, offset, ..
+                } = record;
+                tracing::warn!(partition, offset, %error, suppressed, "record is no event, passed over");
+            }
             kept.push(record);
         }
         kept
@@ -360,29 +374,46 @@ impl Consumer {
             kafka.fetch_watermarks(&topic, partition, WATERMARK_TIMEOUT)
         })
         .await;
-        let Ok(Ok((_, end))) = watermarks else { return false };
+        let Ok(Ok((_, end))) = watermarks else {
+            return false;
+        };
         if end >= offset {
             return false;
         }
-        tracing::warn!(partition, stored = offset, end, "the log is shorter than what was read of it, reading it anew");
+        tracing::warn!(
+            partition,
+            stored = offset,
+            end,
+            "the log is shorter than what was read of it, reading it anew"
+        );
         self.metrics.logs_restarted.inc();
         true
     }
 
     fn offsets_lost(&self, partition: i32, expected: i64, found: i64) {
-        self.metrics.offsets_lost.inc_by(u64::try_from(found - expected).unwrap_or(0));
+        self.metrics
+            .offsets_lost
+            .inc_by(u64::try_from(found - expected).unwrap_or(0));
         self.metrics.violation(Invariant::EveryOutcomeCounted);
-        tracing::error!(partition, expected, found, "the log no longer has these offsets");
+        tracing::error!(
+            partition,
+            expected,
+            found,
+            "the log no longer has these offsets"
+        );
     }
 
     async fn attempt(&self, records: &[Record]) -> RedisResult<(Committed, Computed)> {
-        let computed = self.compute(records).await?;
+        let computed = compute(&self.store, &self.rules, records).await?;
         let advances: Vec<Advance> = computed
             .parts
             .iter()
             .map(|(partition, part)| Advance {
                 partition: *partition,
-                expected: self.positions.get(partition).and_then(|position| position.stored),
+                expected: self
+                    .positions
+                    .get(partition)
+                    .and_then(|position| position.stored),
                 next: part.next,
                 applied: part.counted,
                 repeated: part.repeated,
@@ -401,47 +432,12 @@ impl Consumer {
         Ok((committed, computed))
     }
 
-    /// What the records mean, given what is stored.
-    async fn compute(&self, records: &[Record]) -> RedisResult<Computed> {
-        let contacts: BTreeSet<ContactId> = records
-            .iter()
-            .filter_map(|record| record.event.as_ref().ok())
-            .map(|event| event.contact)
-            .collect();
-        let mut states = self.store.states(&contacts).await?;
-        let mut effects = Effects::default();
-        let mut parts: BTreeMap<i32, Part> = BTreeMap::new();
-        let mut newest = None;
-        for record in records {
-            let part = parts.entry(record.partition).or_default();
-            part.next = record.offset + 1;
-            let Ok(event) = &record.event else {
-                part.malformed += 1;
-                continue;
-            };
-            newest = newest.max(Some(event.at));
-            match states.entry(event.contact).or_default().apply(event, &self.rules, &mut effects) {
-                Applied::Counted => part.counted += 1,
-                Applied::Repeated => part.repeated += 1,
-                Applied::AfterClosed => part.after_closed += 1,
-            }
-        }
-        let visits = std::mem::take(&mut effects.visits);
-        let keys = visits.iter().map(|(key, _)| key.clone()).collect();
-        let mut issues = self.store.issues(&keys).await?;
-        let mut visits_dropped = 0;
-        for (key, visit) in visits {
-            let read = issues.entry(key).or_default();
-            visits_dropped += read.issue.add(visit, &mut effects.tally);
-        }
-        Ok(Computed { states, issues, effects, parts, newest, visits_dropped })
-    }
-
     /// The batch is stored: now it may be told.
     fn counted(&mut self, computed: Computed) {
         for (partition, part) in &computed.parts {
             let next = Some(part.next);
-            self.positions.insert(*partition, Position { stored: next, next });
+            self.positions
+                .insert(*partition, Position { stored: next, next });
             let results = [
                 (EventResult::Counted, part.counted),
                 (EventResult::Repeated, part.repeated),
@@ -450,21 +446,33 @@ impl Consumer {
             ];
             for (result, count) in results {
                 if count > 0 {
-                    self.metrics.events.get_or_create(&EventLabels { result }).inc_by(count);
+                    self.metrics
+                        .events
+                        .get_or_create(&EventLabels { result })
+                        .inc_by(count);
                 }
             }
         }
         for Violation { invariant, detail } in &computed.effects.violations {
             self.metrics.violation(*invariant);
             if let Some(suppressed) = self.violations.check() {
-                tracing::error!(invariant = invariant.name(), detail, suppressed, "promise broken");
+                tracing::error!(
+                    invariant = invariant.name(),
+                    detail,
+                    suppressed,
+                    "promise broken"
+                );
             }
         }
         if let Some(newest) = computed.newest {
             let delay_ms = self.clock.now().since(newest);
-            self.metrics.delay_ms.set(i64::try_from(delay_ms).unwrap_or(i64::MAX));
+            self.metrics
+                .delay_ms
+                .set(i64::try_from(delay_ms).unwrap_or(i64::MAX));
         }
-        self.metrics.visits_dropped.inc_by(computed.visits_dropped as u64);
+        self.metrics
+            .visits_dropped
+            .inc_by(computed.visits_dropped as u64);
         self.metrics.batches.inc();
     }
 
@@ -488,7 +496,10 @@ impl Consumer {
     }
 
     fn failed(&self, reason: Failure) {
-        self.metrics.consumer_failures.get_or_create(&FailureLabels { reason }).inc();
+        self.metrics
+            .consumer_failures
+            .get_or_create(&FailureLabels { reason })
+            .inc();
     }
 
     fn redis_failed(&self, error: &redis::RedisError) {
@@ -498,15 +509,4 @@ impl Consumer {
             tracing::warn!(%error, suppressed, "redis does not answer, counting waits");
         }
     }
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let event = decode(message.payload()).map_err(|error| error.to_string());
-    let traceparent = message
-        .headers()
-        .and_then(|headers| headers.iter().find(|header| header.key == "traceparent"))
-        .and_then(|header| std::str::from_utf8(header.value?).ok())
-        .unwrap_or_default()
-        .to_owned();
-    Record { partition: message.partition(), offset: message.offset(), event, traceparent }
 }

@@ -51,11 +51,17 @@ fn event(wire: ContactEvent) -> Result<Event, FieldError> {
     if wire.sequence == 0 {
         return Err(FieldError::new("sequence", "from 1", 0));
     }
-    let body = wire.body.ok_or_else(|| FieldError::new("body", "one that is known", "none"))?;
+    let body = wire
+        .body
+        .ok_or_else(|| FieldError::new("body", "one that is known", "none"))?;
     if let Body::Closed(closed) = &body
         && closed.events != wire.sequence
     {
-        return Err(FieldError::new("closed.events", "the event's own sequence", closed.events));
+        return Err(FieldError::new(
+            "closed.events",
+            "the event's own sequence",
+            closed.events,
+        ));
     }
     let caller = match wire.caller.len() {
         0 => None,
@@ -82,9 +88,21 @@ fn event(wire: ContactEvent) -> Result<Event, FieldError> {
     })
 }
 
+/// All that is said of a text that was refused: it could be anything, a number or a name.
+fn length(text: &str) -> String {
+    format!("{} bytes", text.len())
+}
+
+fn agent(text: &str) -> Result<AgentId, FieldError> {
+    AgentId::parse(text).map_err(|error| FieldError {
+        value: length(text),
+        ..error
+    })
+}
+
 /// A UUID as text.
 fn contact_id(text: &str) -> Result<ContactId, FieldError> {
-    let refuse = || FieldError::new("contact_id", "a UUID as text", text.escape_default());
+    let refuse = || FieldError::new("contact_id", "a UUID as text", length(text));
     let hyphens = [8, 13, 18, 23];
     if text.len() != 36 || !hyphens.iter().all(|place| text.as_bytes()[*place] == b'-') {
         return Err(refuse());
@@ -114,15 +132,23 @@ fn time(
     if nanos >= 1_000_000_000 {
         return Err(refuse());
     }
-    let ms = seconds.checked_mul(1_000).and_then(|ms| ms.checked_add(nanos / 1_000_000));
+    let ms = seconds
+        .checked_mul(1_000)
+        .and_then(|ms| ms.checked_add(nanos / 1_000_000));
     Ok(TimeMs(ms.ok_or_else(refuse)?))
 }
 
 fn event_body(body: Body) -> Result<EventBody, FieldError> {
     Ok(match body {
-        Body::Offered(v1::Offered { topic_confidence, person_asked, authenticated }) => {
-            EventBody::Offered { topic_confidence, person_asked, authenticated }
-        }
+        Body::Offered(v1::Offered {
+            topic_confidence,
+            person_asked,
+            authenticated,
+        }) => EventBody::Offered {
+            topic_confidence,
+            person_asked,
+            authenticated,
+        },
         Body::Queued(queued) => EventBody::Queued {
             position: queued.position,
             expected_wait_ms: queued.expected_wait_ms,
@@ -137,18 +163,28 @@ fn event_body(body: Body) -> Result<EventBody, FieldError> {
             },
             place_from: TimeMs(queued.place_from_ms),
         },
-        Body::OfferMade(v1::OfferMade { virtual_hold, windows }) => {
-            EventBody::OfferMade { virtual_hold, windows }
-        }
+        Body::OfferMade(v1::OfferMade {
+            virtual_hold,
+            windows,
+        }) => EventBody::OfferMade {
+            virtual_hold,
+            windows,
+        },
         Body::OfferDeclined(v1::OfferDeclined {}) => EventBody::OfferDeclined,
-        Body::Assigned(v1::Assigned { agent_id, assignment, waited_ms }) => {
-            EventBody::Assigned { agent: AgentId::parse(&agent_id)?, assignment, waited_ms }
-        }
-        Body::Delivered(v1::Delivered { agent_id }) => {
-            EventBody::Delivered { agent: AgentId::parse(&agent_id)? }
-        }
+        Body::Assigned(v1::Assigned {
+            agent_id,
+            assignment,
+            waited_ms,
+        }) => EventBody::Assigned {
+            agent: agent(&agent_id)?,
+            assignment,
+            waited_ms,
+        },
+        Body::Delivered(v1::Delivered { agent_id }) => EventBody::Delivered {
+            agent: agent(&agent_id)?,
+        },
         Body::Established(established) => EventBody::Established {
-            agent: AgentId::parse(&established.agent_id)?,
+            agent: agent(&established.agent_id)?,
             waited_ms: established.waited_ms,
             callback: established.callback,
             first: established.first,
@@ -156,27 +192,29 @@ fn event_body(body: Body) -> Result<EventBody, FieldError> {
             agent_held_ms: established.agent_held_ms,
         },
         Body::NotAnswered(v1::NotAnswered { agent_id, cause: _ }) => EventBody::NotAnswered {
-            agent: AgentId::parse(&agent_id)?,
+            agent: agent(&agent_id)?,
             // No measure looks at the cause.
             cause: Cause::Unspecified,
         },
         Body::TransferRequested(transfer) => EventBody::TransferRequested {
-            from: AgentId::parse(&transfer.from_agent_id)?,
+            from: agent(&transfer.from_agent_id)?,
             from_topic: transfer.from_topic,
             to_topic: transfer.to_topic,
             warm: transfer.warm,
         },
-        Body::Transferred(v1::Transferred { from_agent_id, to_agent_id }) => {
-            EventBody::Transferred {
-                from: AgentId::parse(&from_agent_id)?,
-                to: AgentId::parse(&to_agent_id)?,
-            }
-        }
-        Body::Disconnected(v1::Disconnected { agent_id, talk_ms }) => {
-            EventBody::Disconnected { agent: AgentId::parse(&agent_id)?, talk_ms }
-        }
+        Body::Transferred(v1::Transferred {
+            from_agent_id,
+            to_agent_id,
+        }) => EventBody::Transferred {
+            from: agent(&from_agent_id)?,
+            to: agent(&to_agent_id)?,
+        },
+        Body::Disconnected(v1::Disconnected { agent_id, talk_ms }) => EventBody::Disconnected {
+            agent: agent(&agent_id)?,
+            talk_ms,
+        },
         Body::WrappedUp(wrapped_up) => EventBody::WrappedUp {
-            agent: AgentId::parse(&wrapped_up.agent_id)?,
+            agent: agent(&wrapped_up.agent_id)?,
             disposition: match wrapped_up.disposition {
                 1 => Disposition::Resolved,
                 2 => Disposition::Unresolved,
@@ -202,12 +240,16 @@ fn ending_body(body: Body) -> Result<EventBody, FieldError> {
         _ => None,
     };
     Ok(match body {
-        Body::CallbackBooked(v1::CallbackBooked { window, from_ms, until_ms }) => {
-            EventBody::CallbackBooked {
-                window: window
-                    .then_some(Window { from: TimeMs(from_ms), until: TimeMs(until_ms) }),
-            }
-        }
+        Body::CallbackBooked(v1::CallbackBooked {
+            window,
+            from_ms,
+            until_ms,
+        }) => EventBody::CallbackBooked {
+            window: window.then_some(Window {
+                from: TimeMs(from_ms),
+                until: TimeMs(until_ms),
+            }),
+        },
         Body::CallbackAttempted(v1::CallbackAttempted { attempt, step }) => {
             EventBody::CallbackAttempted {
                 attempt,
@@ -241,9 +283,9 @@ fn ending_body(body: Body) -> Result<EventBody, FieldError> {
                 _ => RoutedBy::Nobody,
             },
         },
-        Body::Blocked(v1::Blocked { reason }) => {
-            EventBody::Blocked { reason: u8::try_from(reason).unwrap_or(0) }
-        }
+        Body::Blocked(v1::Blocked { reason }) => EventBody::Blocked {
+            reason: u8::try_from(reason).unwrap_or(0),
+        },
         Body::SurveyAnswered(survey) => EventBody::SurveyAnswered(SurveyAnswers {
             calls_about_this: survey.calls_about_this,
             all_answered: answer(survey.all_answered),
@@ -259,7 +301,10 @@ mod tests {
     use super::*;
 
     fn wire(sequence: u64, body: Option<Body>) -> ContactEvent {
-        let at = Some(prost_types::Timestamp { seconds: 1_760_000_000, nanos: 5_000_000 });
+        let at = Some(prost_types::Timestamp {
+            seconds: 1_760_000_000,
+            nanos: 5_000_000,
+        });
         ContactEvent {
             contact_id: ContactId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef).to_string(),
             sequence,
@@ -272,17 +317,32 @@ mod tests {
 
     #[test]
     fn an_event_comes_out_as_it_was_written() {
-        let wire = wire(3, Some(Body::Delivered(v1::Delivered { agent_id: "a1".to_owned() })));
+        let wire = wire(
+            3,
+            Some(Body::Delivered(v1::Delivered {
+                agent_id: "a1".to_owned(),
+            })),
+        );
         let event = decode(Some(&wire.encode_to_vec())).expect("an event");
-        assert_eq!(event.contact, ContactId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef));
+        assert_eq!(
+            event.contact,
+            ContactId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)
+        );
         assert_eq!(event.at, TimeMs(1_760_000_000_005));
-        assert_eq!(event.body, EventBody::Delivered { agent: AgentId::parse("a1").expect("an id") });
+        assert_eq!(
+            event.body,
+            EventBody::Delivered {
+                agent: AgentId::parse("a1").expect("an id")
+            }
+        );
     }
 
     #[test]
     fn what_cannot_be_counted_is_refused_with_field_limit_and_value() {
         let refused = |wire: ContactEvent| {
-            decode(Some(&wire.encode_to_vec())).expect_err("refused").to_string()
+            decode(Some(&wire.encode_to_vec()))
+                .expect_err("refused")
+                .to_string()
         };
         let closed = |events| Some(Body::Closed(v1::Closed { events }));
         assert!(refused(wire(0, closed(0))).starts_with("sequence:"));
@@ -293,12 +353,35 @@ mod tests {
         assert!(refused(spoilt.clone()).starts_with("contact_id:"));
         spoilt = wire(1, closed(1));
         spoilt.caller = bytes::Bytes::from_static(b"5550100");
-        assert_eq!(refused(spoilt.clone()), "caller: \"7\" is outside the limit: 0 or 16 bytes");
+        assert_eq!(
+            refused(spoilt.clone()),
+            "caller: \"7\" is outside the limit: 0 or 16 bytes"
+        );
         spoilt = wire(1, closed(1));
-        spoilt.occurred_at = Some(prost_types::Timestamp { seconds: -1, nanos: 0 });
+        spoilt.occurred_at = Some(prost_types::Timestamp {
+            seconds: -1,
+            nanos: 0,
+        });
         assert!(refused(spoilt).starts_with("occurred_at:"));
+        let nameless = wire(
+            1,
+            Some(Body::Delivered(v1::Delivered {
+                agent_id: "J. Doe".to_owned(),
+            })),
+        );
+        let text = refused(nameless);
+        assert!(
+            text.starts_with("agent_id:") && !text.contains("Doe"),
+            "{text}"
+        );
         assert!(matches!(decode(None), Err(Malformed::Empty)));
-        assert!(matches!(decode(Some(&[0xff; 40])), Err(Malformed::Protobuf(_))));
-        assert!(matches!(decode(Some(&[0; 70_000])), Err(Malformed::TooLong(70_000))));
+        assert!(matches!(
+            decode(Some(&[0xff; 40])),
+            Err(Malformed::Protobuf(_))
+        ));
+        assert!(matches!(
+            decode(Some(&[0; 70_000])),
+            Err(Malformed::TooLong(70_000))
+        ));
     }
 }

@@ -30,7 +30,9 @@ pub(crate) struct QuietContext {
 
 impl Default for QuietContext {
     fn default() -> Self {
-        Self { limit: LogLimit::new(Duration::from_secs(10)) }
+        Self {
+            limit: LogLimit::new(Duration::from_secs(10)),
+        }
     }
 }
 
@@ -98,7 +100,9 @@ pub(crate) fn producer_config(config: &Config) -> ClientConfig {
         // Room for a few outboxes' in-flight limits; the relay's own limit comes first.
         .set(
             "queue.buffering.max.messages",
-            (config.relay_in_flight_max * 4).clamp(10_000, 1_000_000).to_string(),
+            (config.relay_in_flight_max * 4)
+                .clamp(10_000, 1_000_000)
+                .to_string(),
         )
         .set("queue.buffering.max.kbytes", "131072")
         // Java's default partitioner for keys, so that other producers agree with us.
@@ -121,7 +125,11 @@ impl Producers {
         let config = producer_config(config);
         let producer = create(&config)?;
         metrics.producers_made.inc();
-        Ok(Self { config, metrics, current: Mutex::new((1, Arc::new(producer))) })
+        Ok(Self {
+            config,
+            metrics,
+            current: Mutex::new((1, Arc::new(producer))),
+        })
     }
 
     /// The producer of now and its generation.
@@ -136,8 +144,15 @@ impl Producers {
         if current.0 != generation {
             return Ok(());
         }
-        let Some((code, reason)) = current.1.client().fatal_error() else { return Ok(()) };
-        tracing::warn!(?code, reason, generation, "the kafka producer failed, making another");
+        let Some((code, reason)) = current.1.client().fatal_error() else {
+            return Ok(());
+        };
+        tracing::warn!(
+            ?code,
+            reason,
+            generation,
+            "the kafka producer failed, making another"
+        );
         *current = (generation + 1, Arc::new(create(&self.config)?));
         self.metrics.producers_made.inc();
         Ok(())
@@ -145,7 +160,9 @@ impl Producers {
 }
 
 fn create(config: &ClientConfig) -> anyhow::Result<RelayProducer> {
-    config.create_with_context(QuietContext::default()).context("making the kafka producer")
+    config
+        .create_with_context(QuietContext::default())
+        .context("making the kafka producer")
 }
 
 type Admin = AdminClient<QuietContext>;
@@ -164,7 +181,11 @@ async fn ensure_topic(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<()>
     let refused = match admin.create_topics([&topic], &options).await {
         Ok(results) => match results.into_iter().next() {
             Some(Ok(name)) => {
-                tracing::info!(topic = name, partitions = config.partitions, "topic created");
+                tracing::info!(
+                    topic = name,
+                    partitions = config.partitions,
+                    "topic created"
+                );
                 return Ok(());
             }
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => return Ok(()),

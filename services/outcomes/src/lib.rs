@@ -10,6 +10,7 @@
 //! recomputes every measure from the topic.
 
 mod assignment;
+mod batch;
 mod config;
 mod consumer;
 mod decode;
@@ -37,7 +38,7 @@ use crate::kafka::Producers;
 use crate::metrics::Metrics;
 use crate::outbox::Outboxes;
 use crate::query::{Measures, Query};
-use crate::relay::Relay;
+use crate::relay::{Relay, Stalled};
 use crate::store::{Retention, Store};
 
 /// Runs the role until `shutdown`.
@@ -60,12 +61,21 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let clock = service.clock();
     let connection = runtime::redis_store::connect(&config.redis_url, config.redis_timeout_ms)?;
     let retention = Retention::new(config.open_hours, config.closed_hours, config.interval_days);
-    let store = Store::new(connection.clone(), &config.key_prefix, &config.topic, retention);
+    let store = Store::new(
+        connection.clone(),
+        &config.key_prefix,
+        &config.topic,
+        retention,
+    );
 
     let mut parts: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let (there, topic_there) = watch::channel(false);
-    let watching =
-        kafka::watch(config.clone(), service.condition("kafka"), there, shutdown.clone());
+    let watching = kafka::watch(
+        config.clone(),
+        service.condition("kafka"),
+        there,
+        shutdown.clone(),
+    );
     parts.spawn(async move {
         watching.await;
         Ok(())
@@ -81,7 +91,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
             producers: Arc::new(Producers::new(&config, metrics.clone())?),
             metrics: metrics.clone(),
             redis: service.condition("redis for the relay"),
-            stalled: service.condition("relay"),
+            stalled: Arc::new(Stalled::new(service.condition("relay"))),
             limit: Arc::new(LogLimit::new(Duration::from_secs(10))),
             config: config.clone(),
         };
@@ -152,8 +162,17 @@ fn supervise(
     let served = running.finished;
     let finished = tokio::spawn(async move {
         let mut failure = None;
-        while let Some(ended) = parts.join_next().await {
-            let ended = ended.context("a part's task was lost").and_then(|ended| ended);
+        loop {
+            let ended = tokio::select! {
+                biased;
+                ended = parts.join_next() => ended,
+                // The drain's time is over: what a part still holds is in the stores.
+                () = shutdown.closing() => break,
+            };
+            let Some(ended) = ended else { break };
+            let ended = ended
+                .context("a part's task was lost")
+                .and_then(|ended| ended);
             if let Err(error) = ended {
                 failure.get_or_insert(error);
             } else if !shutdown.is_requested() {
@@ -163,9 +182,13 @@ fn supervise(
                 shutdown.request();
             }
         }
+        parts.abort_all();
         parts_ended.send_replace(true);
         served.await.context("the role's task was lost")??;
         failure.map_or(Ok(()), Err)
     });
-    Running { finished, ..running }
+    Running {
+        finished,
+        ..running
+    }
 }

@@ -116,7 +116,9 @@ impl Metrics {
         );
         // All of them from the start, so that an alert on the first one works.
         for invariant in Invariant::ALL {
-            drop(metrics.violations.get_or_create(&InvariantLabels { invariant: invariant.name() }));
+            drop(metrics.violations.get_or_create(&InvariantLabels {
+                invariant: invariant.name(),
+            }));
         }
         registry.register(
             "outcomes_measure",
@@ -130,7 +132,11 @@ impl Metrics {
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
         };
-        counter("outcomes_relay_events", "events acknowledged by Kafka", &self.relayed);
+        counter(
+            "outcomes_relay_events",
+            "events acknowledged by Kafka",
+            &self.relayed,
+        );
         counter(
             "outcomes_relay_unreadable",
             "outbox entries without contact or event, passed over",
@@ -141,7 +147,11 @@ impl Metrics {
             "times the relay waited because as much was in flight as may be",
             &self.relay_in_flight_full,
         );
-        counter("outcomes_relay_producers", "Kafka producers made", &self.producers_made);
+        counter(
+            "outcomes_relay_producers",
+            "Kafka producers made",
+            &self.producers_made,
+        );
         registry.register(
             "outcomes_relay_failures",
             "relay steps that failed and were tried again",
@@ -183,7 +193,11 @@ impl Metrics {
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(name, help, counter.clone());
         };
-        counter("outcomes_consumer_batches", "batches counted", &self.batches);
+        counter(
+            "outcomes_consumer_batches",
+            "batches counted",
+            &self.batches,
+        );
         counter(
             "outcomes_consumer_batches_full",
             "batches that reached the largest size",
@@ -222,7 +236,11 @@ impl Metrics {
     }
 
     pub(crate) fn violation(&self, invariant: Invariant) {
-        self.violations.get_or_create(&InvariantLabels { invariant: invariant.name() }).inc();
+        self.violations
+            .get_or_create(&InvariantLabels {
+                invariant: invariant.name(),
+            })
+            .inc();
     }
 
     /// Shows a measure of a group, if there is room for the group.
@@ -237,7 +255,11 @@ impl Metrics {
             groups.insert(key);
         }
         drop(groups);
-        let labels = MeasureLabels { measure, by, group: group.to_owned() };
+        let labels = MeasureLabels {
+            measure,
+            by,
+            group: group.to_owned(),
+        };
         self.measures.get_or_create(&labels).set(value);
     }
 }

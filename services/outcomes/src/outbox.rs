@@ -108,7 +108,11 @@ impl Outbox {
             .arg(self.outboxes.lease_ms)
             .invoke_async(&mut self.connection())
             .await?;
-        if renewed { Ok(true) } else { self.lease().await }
+        if renewed {
+            Ok(true)
+        } else {
+            self.lease().await
+        }
     }
 
     pub(crate) async fn release(&self) -> RedisResult<()> {
@@ -163,14 +167,21 @@ impl Outbox {
 
     /// Entries in it.
     pub(crate) async fn entries(&self) -> RedisResult<u64> {
-        redis::cmd("XLEN").arg(&self.stream).query_async(&mut self.connection()).await
+        redis::cmd("XLEN")
+            .arg(&self.stream)
+            .query_async(&mut self.connection())
+            .await
     }
 }
 
 /// The smallest id after `id`.
 fn after(id: &str) -> String {
     let (ms, sequence) = id.split_once('-').unwrap_or((id, "0"));
-    match sequence.parse::<u64>().ok().and_then(|sequence| sequence.checked_add(1)) {
+    match sequence
+        .parse::<u64>()
+        .ok()
+        .and_then(|sequence| sequence.checked_add(1))
+    {
         Some(next) => format!("{ms}-{next}"),
         None => format!("{}-0", ms.parse::<u64>().unwrap_or(0).saturating_add(1)),
     }

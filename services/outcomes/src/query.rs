@@ -78,7 +78,15 @@ impl Measures {
             .remove(&Period::Total)
             .unwrap_or_default()
             .into_iter()
-            .map(|(group, counts)| (group, Measured { counts, ..Measured::default() }))
+            .map(|(group, counts)| {
+                (
+                    group,
+                    Measured {
+                        counts,
+                        ..Measured::default()
+                    },
+                )
+            })
             .collect();
         for (period, counts) in stored {
             let Period::Day(day) = period else { continue };
@@ -97,11 +105,22 @@ impl Measures {
         let periods: Vec<Period> = (span.from..span.until).map(Period::HalfHour).collect();
         let mut groups: BTreeMap<String, Measured> = BTreeMap::new();
         for (period, stored) in self.store.counts(&periods, grouping).await? {
-            let Period::HalfHour(number) = period else { continue };
+            let Period::HalfHour(number) = period else {
+                continue;
+            };
             for (group, counts) in &stored {
-                groups.entry(group.clone()).or_default().counts.merge(counts);
+                groups
+                    .entry(group.clone())
+                    .or_default()
+                    .counts
+                    .merge(counts);
             }
-            open_windows(&mut groups, TimeMs((number + 1) * HALF_HOUR_MS), now, &stored);
+            open_windows(
+                &mut groups,
+                TimeMs((number + 1) * HALF_HOUR_MS),
+                now,
+                &stored,
+            );
         }
         Ok(groups)
     }
@@ -112,13 +131,25 @@ impl Measures {
         let periods: Vec<Period> = (span.from..span.until).map(Period::HalfHour).collect();
         let mut groups = BTreeMap::new();
         for (period, stored) in self.store.counts(&periods, Grouping::All).await? {
-            let Period::HalfHour(number) = period else { continue };
-            let Some(counts) = stored.get("") else { continue };
+            let Period::HalfHour(number) = period else {
+                continue;
+            };
+            let Some(counts) = stored.get("") else {
+                continue;
+            };
             let mut measured = BTreeMap::from([(
                 String::new(),
-                Measured { counts: counts.clone(), ..Measured::default() },
+                Measured {
+                    counts: counts.clone(),
+                    ..Measured::default()
+                },
             )]);
-            open_windows(&mut measured, TimeMs((number + 1) * HALF_HOUR_MS), now, &stored);
+            open_windows(
+                &mut measured,
+                TimeMs((number + 1) * HALF_HOUR_MS),
+                now,
+                &stored,
+            );
             let measured = measured.remove("").unwrap_or_default();
             groups.insert(moment(TimeMs(number * HALF_HOUR_MS)), measured);
         }
@@ -132,17 +163,31 @@ impl Measures {
         let oldest = now.minus(kept_ms);
         let until_ms = if until_ms == 0 { now.0 + 1 } else { until_ms };
         if from_ms != 0 && from_ms < oldest.0 {
-            let limit = format!("0, or not before {oldest}: half hours are kept {} days", kept_ms / DAY_MS);
-            return Err(Error::Span { field: "from_ms", value: from_ms, limit });
+            let limit = format!(
+                "0, or not before {oldest}: half hours are kept {} days",
+                kept_ms / DAY_MS
+            );
+            return Err(Error::Span {
+                field: "from_ms",
+                value: from_ms,
+                limit,
+            });
         }
         let from_ms = if from_ms == 0 { oldest.0 } else { from_ms };
         if until_ms <= from_ms {
             let limit = format!("after {from_ms}");
-            return Err(Error::Span { field: "until_ms", value: until_ms, limit });
+            return Err(Error::Span {
+                field: "until_ms",
+                value: until_ms,
+                limit,
+            });
         }
         // Nothing has happened after now; and so the number of half hours is bounded.
         let until_ms = until_ms.min(now.0 + 2 * HALF_HOUR_MS);
-        Ok(Span { from: from_ms / HALF_HOUR_MS, until: until_ms.div_ceil(HALF_HOUR_MS) })
+        Ok(Span {
+            from: from_ms / HALF_HOUR_MS,
+            until: until_ms.div_ceil(HALF_HOUR_MS),
+        })
     }
 
     async fn answer(
@@ -164,7 +209,8 @@ impl Measures {
         let mut groups = if request.from_ms == 0 && request.until_ms == 0 {
             self.totals(grouping).await?
         } else {
-            self.over(grouping, self.span(request.from_ms, request.until_ms)?).await?
+            self.over(grouping, self.span(request.from_ms, request.until_ms)?)
+                .await?
         };
         if grouping == Grouping::All {
             groups.entry(String::new()).or_default();
@@ -177,8 +223,13 @@ impl Measures {
         let limit = LogLimit::new(Duration::from_secs(30));
         loop {
             // Topics are left out: too many for gauges; the query API has them.
-            let groupings =
-                [Grouping::All, Grouping::Line, Grouping::Queue, Grouping::Language, Grouping::Channel];
+            let groupings = [
+                Grouping::All,
+                Grouping::Line,
+                Grouping::Queue,
+                Grouping::Language,
+                Grouping::Channel,
+            ];
             for grouping in groupings {
                 match self.totals(grouping).await {
                     Ok(groups) => show_groups(&metrics, grouping, &groups),
@@ -231,14 +282,23 @@ fn moment(at: TimeMs) -> String {
     let days = at.0 / DAY_MS + 719_468;
     let era = days / 146_097;
     let day_of_era = days % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let minutes = at.0 % DAY_MS / 60_000;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}Z", minutes / 60, minutes % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}Z",
+        minutes / 60,
+        minutes % 60
+    )
 }
 
 /// The gRPC service.
@@ -250,8 +310,15 @@ pub(crate) struct Query {
 
 impl Query {
     pub(crate) fn new(measures: Measures, topic: &str) -> Self {
-        let texts = definitions().iter().map(domain::outcome::Definition::text).collect();
-        Self { measures, texts: Arc::new(texts), topic: topic.to_owned() }
+        let texts = definitions()
+            .iter()
+            .map(domain::outcome::Definition::text)
+            .collect();
+        Self {
+            measures,
+            texts: Arc::new(texts),
+            topic: topic.to_owned(),
+        }
     }
 }
 
@@ -282,7 +349,10 @@ impl OutcomesService for Query {
                     .collect(),
             })
             .collect();
-        Ok(Response::new(v1::GetMeasuresResponse { rows, definitions: DEFINITIONS_VERSION }))
+        Ok(Response::new(v1::GetMeasuresResponse {
+            rows,
+            definitions: DEFINITIONS_VERSION,
+        }))
     }
 
     async fn get_progress(
@@ -312,7 +382,10 @@ mod tests {
     fn a_half_hour_is_named_by_its_start() {
         assert_eq!(moment(TimeMs(0)), "1970-01-01T00:00Z");
         assert_eq!(moment(TimeMs(951_782_400_000)), "2000-02-29T00:00Z");
-        assert_eq!(moment(TimeMs(1_709_164_800_000 + 23 * 3_600_000 + 1_800_000)), "2024-02-29T23:30Z");
+        assert_eq!(
+            moment(TimeMs(1_709_164_800_000 + 23 * 3_600_000 + 1_800_000)),
+            "2024-02-29T23:30Z"
+        );
         assert_eq!(moment(TimeMs(1_767_225_599_000)), "2025-12-31T23:59Z");
     }
 }

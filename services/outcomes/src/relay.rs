@@ -12,8 +12,8 @@
 //! work; correctness does not rest on it, nor does trimming, since only acknowledged
 //! entries from the front on are trimmed.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -48,8 +48,45 @@ pub(crate) struct Relay {
     pub(crate) metrics: Metrics,
     /// Redis, for `/ready`.
     pub(crate) redis: Condition,
-    pub(crate) stalled: Condition,
+    pub(crate) stalled: Arc<Stalled>,
     pub(crate) limit: Arc<LogLimit>,
+}
+
+/// Pools of which Kafka has acknowledged nothing for long, for `/ready`.
+#[derive(Debug)]
+pub(crate) struct Stalled {
+    condition: Condition,
+    pools: Mutex<BTreeSet<String>>,
+}
+
+impl Stalled {
+    pub(crate) fn new(condition: Condition) -> Self {
+        condition.ready();
+        Self {
+            condition,
+            pools: Mutex::default(),
+        }
+    }
+
+    fn set(&self, pool: &str, stalled: bool) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = if stalled {
+            pools.insert(pool.to_owned())
+        } else {
+            pools.remove(pool)
+        };
+        if !changed {
+            return;
+        }
+        match pools.first() {
+            None => self.condition.ready(),
+            Some(pool) => self.condition.not_ready(format!(
+                "pool {pool} and {} more: kafka has acknowledged nothing for {} s",
+                pools.len() - 1,
+                STALLED_AFTER.as_secs()
+            )),
+        }
+    }
 }
 
 impl Relay {
@@ -57,7 +94,6 @@ impl Relay {
     pub(crate) async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let mut tasks: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
         let mut backoff = Backoff::new(50, 2_000);
-        self.stalled.ready();
         while !shutdown.is_requested() {
             tasks.retain(|_, task| !task.is_finished());
             let pause = match self.take_free(&mut tasks, &shutdown).await {
@@ -71,7 +107,9 @@ impl Relay {
                     backoff.next_delay()
                 }
             };
-            self.metrics.outboxes_leased.set(i64::try_from(tasks.len()).unwrap_or(i64::MAX));
+            self.metrics
+                .outboxes_leased
+                .set(i64::try_from(tasks.len()).unwrap_or(i64::MAX));
             tokio::select! {
                 biased;
                 () = shutdown.requested() => {}
@@ -107,6 +145,7 @@ impl Relay {
                 in_flight: VecDeque::new(),
                 in_flight_events: 0,
                 cursor: None,
+                nothing_after_cursor: false,
                 read_again: false,
                 trim_to: None,
                 renew_at: Instant::now() + Duration::from_millis(self.config.relay_lease_ms / 3),
@@ -127,7 +166,10 @@ impl Relay {
     }
 
     fn failed(&self, reason: Failure) {
-        self.metrics.relay_failures.get_or_create(&FailureLabels { reason }).inc();
+        self.metrics
+            .relay_failures
+            .get_or_create(&FailureLabels { reason })
+            .inc();
     }
 }
 
@@ -174,6 +216,8 @@ struct OutboxTask {
     in_flight_events: usize,
     /// The last entry read; `None`: start at the first.
     cursor: Option<String>,
+    /// The last read found nothing after the cursor.
+    nothing_after_cursor: bool,
     /// Start at the first entry again when nothing is in flight.
     read_again: bool,
     /// Acknowledged up to here and not trimmed yet.
@@ -198,7 +242,7 @@ impl OutboxTask {
                 () = shutdown.requested() => break,
                 () = tokio::time::sleep_until(self.renew_at) => self.renew().await,
                 outcome = front_acknowledged(&mut self.in_flight) => self.front_done(outcome).await,
-                () = tokio::time::sleep_until(read_at), if may_read => match self.read_and_publish().await {
+                () = tokio::time::sleep_until(read_at), if may_read => match self.read_and_publish(&shutdown).await {
                     Ok(full) => {
                         let pause_ms = if full { 0 } else { self.relay.config.relay_poll_ms };
                         read_at = Instant::now() + Duration::from_millis(pause_ms);
@@ -212,6 +256,7 @@ impl OutboxTask {
                 Ok(false) => {
                     tracing::info!(pool = self.outbox.pool(), "the outbox has another relay");
                     self.show(0);
+                    self.relay.stalled.set(self.outbox.pool(), false);
                     return;
                 }
                 Err(error) => {
@@ -233,7 +278,11 @@ impl OutboxTask {
     }
 
     fn show(&self, in_flight: usize) {
-        let gauge = self.relay.metrics.relay_in_flight.get_or_create(&self.labels);
+        let gauge = self
+            .relay
+            .metrics
+            .relay_in_flight
+            .get_or_create(&self.labels);
         gauge.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
     }
 
@@ -241,27 +290,31 @@ impl OutboxTask {
     async fn renew(&mut self) -> redis::RedisResult<bool> {
         let lease = Duration::from_millis(self.relay.config.relay_lease_ms);
         self.renew_at = Instant::now() + lease / 3;
-        let stalled = self.in_flight.front().is_some_and(|oldest| oldest.sent_at.elapsed() > STALLED_AFTER);
-        if stalled {
-            self.relay.stalled.not_ready(format!(
-                "pool {}: kafka has acknowledged nothing for {} s",
-                self.outbox.pool(),
-                STALLED_AFTER.as_secs()
-            ));
-        } else {
-            self.relay.stalled.ready();
-        }
+        let stalled = self
+            .in_flight
+            .front()
+            .is_some_and(|oldest| oldest.sent_at.elapsed() > STALLED_AFTER);
+        self.relay.stalled.set(self.outbox.pool(), stalled);
         if self.entries_at.elapsed() >= Duration::from_secs(1) {
             self.entries_at = Instant::now();
             let entries = self.outbox.entries().await?;
-            let gauge = self.relay.metrics.outbox_entries.get_or_create(&self.labels);
+            let gauge = self
+                .relay
+                .metrics
+                .outbox_entries
+                .get_or_create(&self.labels);
             gauge.set(i64::try_from(entries).unwrap_or(i64::MAX));
+            // Entries, and none to be read: a Redis that came back without its last second
+            // has forgotten a trim.
+            if entries > 0 && self.in_flight.is_empty() && self.nothing_after_cursor {
+                self.read_again = true;
+            }
         }
         self.outbox.renew().await
     }
 
     /// Reads the next entries and gives them to Kafka; whether there may be more at once.
-    async fn read_and_publish(&mut self) -> redis::RedisResult<bool> {
+    async fn read_and_publish(&mut self, shutdown: &Shutdown) -> redis::RedisResult<bool> {
         if self.read_again && self.in_flight.is_empty() {
             // What is acknowledged must not be read again.
             self.trim().await?;
@@ -272,13 +325,14 @@ impl OutboxTask {
         let count = self.relay.config.relay_batch_max.min(room);
         let entries = self.outbox.read(self.cursor.as_deref(), count).await?;
         let full = entries.len() == count;
+        self.nothing_after_cursor = entries.is_empty();
         if !entries.is_empty() {
-            self.publish(entries).await;
+            self.publish(entries, shutdown).await;
         }
         Ok(full)
     }
 
-    async fn publish(&mut self, entries: Vec<Entry>) {
+    async fn publish(&mut self, entries: Vec<Entry>, shutdown: &Shutdown) {
         let (generation, producer) = self.relay.producers.current().await;
         let mut batch = InFlight {
             generation,
@@ -293,7 +347,12 @@ impl OutboxTask {
                 self.relay.metrics.relay_unreadable.inc();
                 if let Some(suppressed) = self.relay.limit.check() {
                     let pool = self.outbox.pool();
-                    tracing::error!(pool, entry = entry.id, suppressed, "outbox entry without contact or event");
+                    tracing::error!(
+                        pool,
+                        entry = entry.id,
+                        suppressed,
+                        "outbox entry without contact or event"
+                    );
                 }
                 batch.entries.push_back((entry.id, None));
                 continue;
@@ -304,13 +363,16 @@ impl OutboxTask {
                 .key(contact.as_str())
                 .payload(payload.as_slice());
             if !traceparent.is_empty() {
-                let header = Header { key: "traceparent", value: Some(traceparent.as_str()) };
+                let header = Header {
+                    key: "traceparent",
+                    value: Some(traceparent.as_str()),
+                };
                 record = record.headers(OwnedHeaders::new().insert(header));
             }
             if !span.is_none() {
                 batch.spans.push(span);
             }
-            match send(&producer, record).await {
+            match send(&producer, record, shutdown).await {
                 Ok(delivery) => batch.entries.push_back((entry.id, Some(delivery))),
                 Err(error) => {
                     // Not given to Kafka, and nothing after it may be: start over from here.
@@ -329,7 +391,9 @@ impl OutboxTask {
 
     /// The oldest batch was acknowledged, or failed.
     async fn front_done(&mut self, outcome: Result<(), KafkaError>) -> redis::RedisResult<bool> {
-        let Some(batch) = self.in_flight.pop_front() else { return Ok(true) };
+        let Some(batch) = self.in_flight.pop_front() else {
+            return Ok(true);
+        };
         self.settle(&batch);
         if let Err(error) = outcome {
             // Whatever else is in flight was given out after what failed: forget it, it
@@ -362,7 +426,13 @@ impl OutboxTask {
         }
         if let Err(error) = self.relay.producers.replace_failed(generation).await {
             self.relay.failed(Failure::Producer);
-            self.relay.stalled.not_ready(format!("{error:#}"));
+            if let Some(suppressed) = self.relay.limit.check() {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    suppressed,
+                    "no kafka producer"
+                );
+            }
         }
     }
 
@@ -407,6 +477,7 @@ async fn front_acknowledged(in_flight: &mut VecDeque<InFlight>) -> Result<(), Ka
 async fn send(
     producer: &rdkafka::producer::FutureProducer<crate::kafka::QuietContext>,
     record: FutureRecord<'_, str, [u8]>,
+    shutdown: &Shutdown,
 ) -> Result<DeliveryFuture, KafkaError> {
     let mut record = record;
     loop {
@@ -415,6 +486,9 @@ async fn send(
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                 if let Some((code, _)) = producer.client().fatal_error() {
                     return Err(KafkaError::MessageProduction(code));
+                }
+                if shutdown.is_requested() {
+                    return Err(KafkaError::Canceled);
                 }
                 record = back;
                 tokio::time::sleep(Duration::from_millis(10)).await;

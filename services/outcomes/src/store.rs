@@ -165,7 +165,10 @@ impl Store {
     }
 
     fn issue_key(&self, issue: &IssueKey) -> String {
-        self.key(format_args!("issue:{:032x}:{}", issue.caller.0, issue.family))
+        self.key(format_args!(
+            "issue:{:032x}:{}",
+            issue.caller.0, issue.family
+        ))
     }
 
     fn period_key(&self, period: Period, grouping: Grouping) -> String {
@@ -196,7 +199,9 @@ impl Store {
             else {
                 continue;
             };
-            let Ok(partition) = partition.parse() else { continue };
+            let Ok(partition) = partition.parse() else {
+                continue;
+            };
             let progress = partitions.entry(partition).or_default();
             let count = u64::try_from(value).unwrap_or(0);
             match what {
@@ -226,7 +231,13 @@ impl Store {
             command.query_async(&mut self.connection.clone()).await?;
         let mut states = BTreeMap::new();
         for (contact, value) in contacts.iter().zip(values) {
-            states.insert(*contact, value.map(|bytes| decode(&bytes)).transpose()?.unwrap_or_default());
+            states.insert(
+                *contact,
+                value
+                    .map(|bytes| decode(&bytes))
+                    .transpose()?
+                    .unwrap_or_default(),
+            );
         }
         Ok(states)
     }
@@ -248,7 +259,11 @@ impl Store {
         let mut issues = BTreeMap::new();
         for (key, value) in keys.iter().zip(values) {
             let read = value.unwrap_or_default();
-            let issue = if read.is_empty() { Issue::default() } else { decode(&read)? };
+            let issue = if read.is_empty() {
+                Issue::default()
+            } else {
+                decode(&read)?
+            };
             issues.insert(key.clone(), ReadIssue { read, issue });
         }
         Ok(issues)
@@ -265,7 +280,12 @@ impl Store {
         for advance in batch.advances {
             script
                 .arg(self.partition_name(advance.partition))
-                .arg(advance.expected.map(|offset| offset.to_string()).unwrap_or_default())
+                .arg(
+                    advance
+                        .expected
+                        .map(|offset| offset.to_string())
+                        .unwrap_or_default(),
+                )
                 .arg(advance.next)
                 .arg(advance.applied)
                 .arg(advance.repeated)
@@ -273,9 +293,15 @@ impl Store {
         }
         script.arg(batch.states.len());
         for (contact, state) in batch.states {
-            let ttl_ms =
-                if state.is_closed() { self.retention.closed_ms } else { self.retention.open_ms };
-            script.key(self.contact_key(*contact)).arg(encode(state)?).arg(ttl_ms);
+            let ttl_ms = if state.is_closed() {
+                self.retention.closed_ms
+            } else {
+                self.retention.open_ms
+            };
+            script
+                .key(self.contact_key(*contact))
+                .arg(encode(state)?)
+                .arg(ttl_ms);
         }
         script.arg(batch.issues.len());
         for (key, read) in batch.issues {
@@ -293,7 +319,10 @@ impl Store {
                 Period::HalfHour(_) => self.retention.half_hours_ms,
                 Period::Day(_) => WINDOW_KEPT_MS,
             };
-            script.key(self.period_key(*period, *grouping)).arg(ttl_ms).arg(fields.len());
+            script
+                .key(self.period_key(*period, *grouping))
+                .arg(ttl_ms)
+                .arg(fields.len());
             for ((group, slot), amount) in fields {
                 script.arg(field(group, *slot)).arg(*amount);
             }
@@ -320,7 +349,11 @@ impl Store {
             let day = Period::Day(cell.half_hour * HALF_HOUR_MS / DAY_MS);
             for (slot, amount) in counts.iter() {
                 let windowed = matches!(slot, Slot::Count(counter) if counter.is_windowed());
-                let periods = [Some(Period::Total), Some(half_hour), windowed.then_some(day)];
+                let periods = [
+                    Some(Period::Total),
+                    Some(half_hour),
+                    windowed.then_some(day),
+                ];
                 for period in periods.into_iter().flatten() {
                     let fields = sums.entry((period, cell.grouping)).or_default();
                     *fields.entry((&cell.group, slot)).or_insert(0) += amount;
@@ -341,17 +374,24 @@ impl Store {
         for periods in periods.chunks(128) {
             let mut pipeline = redis::pipe();
             for period in periods {
-                pipeline.cmd("HGETALL").arg(self.period_key(*period, grouping));
+                pipeline
+                    .cmd("HGETALL")
+                    .arg(self.period_key(*period, grouping));
             }
             let hashes: Vec<BTreeMap<String, i64>> =
                 pipeline.query_async(&mut self.connection.clone()).await?;
             for (period, fields) in periods.iter().zip(hashes) {
                 let groups: &mut BTreeMap<String, Counts> = found.entry(*period).or_default();
                 for (name, amount) in fields {
-                    let Some((group, slot)) = name.split_once(FIELD_SEPARATOR) else { continue };
+                    let Some((group, slot)) = name.split_once(FIELD_SEPARATOR) else {
+                        continue;
+                    };
                     // A counter of a newer version is not ours to show.
                     let Ok(slot) = slot.parse() else { continue };
-                    groups.entry(group.to_owned()).or_default().add(slot, amount);
+                    groups
+                        .entry(group.to_owned())
+                        .or_default()
+                        .add(slot, amount);
                 }
             }
         }
@@ -370,5 +410,9 @@ fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> RedisResult<T> {
 }
 
 fn unreadable(what: &'static str, error: &dyn std::error::Error) -> redis::RedisError {
-    redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, what, error.to_string()))
+    redis::RedisError::from((
+        redis::ErrorKind::UnexpectedReturnType,
+        what,
+        error.to_string(),
+    ))
 }

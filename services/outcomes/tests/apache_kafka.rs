@@ -37,7 +37,12 @@ impl Child {
             batch_max.to_string(),
         ];
         let child = tokio::process::Command::new(executable)
-            .args(["--exact", "the_role_as_a_process_of_its_own", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "the_role_as_a_process_of_its_own",
+                "--ignored",
+                "--nocapture",
+            ])
             .env(CHILD, settings.join(" "))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -56,14 +61,18 @@ impl Child {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "no test: what the kill tests start as a process"]
 async fn the_role_as_a_process_of_its_own() {
-    let Ok(settings) = std::env::var(CHILD) else { return };
+    let Ok(settings) = std::env::var(CHILD) else {
+        return;
+    };
     let settings: Vec<&str> = settings.split(' ').collect();
     let mut config = Config::for_test(settings[0], settings[1], settings[2], settings[3]);
     config.relay = settings[4] == "relay";
     config.consume = settings[4] == "consume";
     let batch_max = settings[5].parse().expect("a number");
     (config.relay_batch_max, config.consume_batch_max) = (batch_max, batch_max);
-    outcomes::run(config, Shutdown::new()).await.expect("runs until it is killed");
+    outcomes::run(config, Shutdown::new())
+        .await
+        .expect("runs until it is killed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,7 +105,11 @@ async fn a_relay_killed_between_publishing_and_trimming_repeats_and_loses_nothin
     relay.stop().await;
 
     let (published, repeats) = unrepeated(&stage.read_topic().await);
-    assert_eq!(published.len(), events.len(), "every event is there, each contact's in order");
+    assert_eq!(
+        published.len(),
+        events.len(),
+        "every event is there, each contact's in order"
+    );
     assert!(repeats >= 200, "{repeats}");
     stage.until_counted(&events).await;
     wait_until("the repeats are read", LIMIT, || async {
@@ -158,7 +171,9 @@ async fn kafka_killed_and_restarted_under_load_loses_nothing() {
     let (published, _) = unrepeated(&stage.read_topic().await);
     assert_eq!(published.len(), events.len());
     assert!(role.metric("invariant_violations_total").await < 0.5);
-    tokio::time::timeout(Duration::from_secs(60), role.stop()).await.expect("ends in time");
+    tokio::time::timeout(Duration::from_secs(60), role.stop())
+        .await
+        .expect("ends in time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -188,8 +203,12 @@ async fn the_topic_is_created_with_its_partitions_and_shared_by_two_consumers() 
     let kafka = kafka().await;
     let stage = Stage::new(&kafka.bootstrap()).await;
     let events = contacts(seed(), 1_000, now());
-    let one = stage.start(|config| (config.partitions, config.consume) = (6, true)).await;
-    let other = stage.start(|config| (config.partitions, config.consume) = (6, true)).await;
+    let one = stage
+        .start(|config| (config.partitions, config.consume) = (6, true))
+        .await;
+    let other = stage
+        .start(|config| (config.partitions, config.consume) = (6, true))
+        .await;
     one.until_ready().await;
     other.until_ready().await;
     wait_until("they share the partitions", LIMIT, || async {
@@ -197,7 +216,9 @@ async fn the_topic_is_created_with_its_partitions_and_shared_by_two_consumers() 
             one.metric("outcomes_consumer_partitions").await,
             other.metric("outcomes_consumer_partitions").await,
         ];
-        partitions.iter().all(|partitions| (partitions - 3.0).abs() < 0.5)
+        partitions
+            .iter()
+            .all(|partitions| (partitions - 3.0).abs() < 0.5)
     })
     .await
     .expect("shared");

@@ -25,15 +25,28 @@ async fn events_go_from_the_outbox_over_the_topic_into_the_measures() {
     let (published, repeats) = unrepeated(&records);
     assert_eq!((published.len(), repeats), (events.len(), 0));
     let first = records.iter().find(|record| {
-        record.event.as_ref().is_some_and(|event| event.sequence == 1)
+        record
+            .event
+            .as_ref()
+            .is_some_and(|event| event.sequence == 1)
     });
     let first = first.expect("a first event");
     let contact = first.event.as_ref().expect("an event").contact;
-    assert_eq!(first.traceparent, Some(trace(contact)), "the trace goes on the record");
+    assert_eq!(
+        first.traceparent,
+        Some(trace(contact)),
+        "the trace goes on the record"
+    );
 
     let offered = role.measure("offered").await.expect("known");
     assert!((offered - 300.0).abs() < f64::EPSILON, "{offered}");
-    for by in [WireGrouping::Line, WireGrouping::Topic, WireGrouping::Queue, WireGrouping::Language, WireGrouping::Channel] {
+    for by in [
+        WireGrouping::Line,
+        WireGrouping::Topic,
+        WireGrouping::Queue,
+        WireGrouping::Language,
+        WireGrouping::Channel,
+    ] {
         let groups = role.groups(by, "offered").await;
         let sum: f64 = groups.values().sum();
         assert!((sum - 300.0).abs() < f64::EPSILON, "{by:?}: {groups:?}");
@@ -65,8 +78,16 @@ async fn a_span_of_time_is_summed_over_its_half_hours_and_a_bad_one_is_named() {
     stage.until_counted(&events).await;
     let mut client = role.client().await;
     let from_ms = (now.0 - 24 * 3_600_000) / 1_800_000 * 1_800_000;
-    let request = GetMeasuresRequest { from_ms, until_ms: now.0, ..GetMeasuresRequest::default() };
-    let answer = client.get_measures(request).await.expect("measures").into_inner();
+    let request = GetMeasuresRequest {
+        from_ms,
+        until_ms: now.0,
+        ..GetMeasuresRequest::default()
+    };
+    let answer = client
+        .get_measures(request)
+        .await
+        .expect("measures")
+        .into_inner();
     let expected = events
         .iter()
         .filter(|event| event.sequence == 1 && event.arrived_at.0 >= from_ms)
@@ -76,12 +97,23 @@ async fn a_span_of_time_is_summed_over_its_half_hours_and_a_bad_one_is_named() {
     assert!((answer.rows[0].measures[0].value - expected).abs() < f64::EPSILON);
     assert!(expected > 0.0 && expected < 200.0);
 
-    let too_old = GetMeasuresRequest { from_ms: 1, ..GetMeasuresRequest::default() };
+    let too_old = GetMeasuresRequest {
+        from_ms: 1,
+        ..GetMeasuresRequest::default()
+    };
     let refused = client.get_measures(too_old).await.expect_err("refused");
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);
-    assert!(refused.message().starts_with("from_ms: 1 is outside the limit"), "{refused}");
-    let backwards =
-        GetMeasuresRequest { from_ms: now.0 - 9, until_ms: now.0 - 10, ..GetMeasuresRequest::default() };
+    assert!(
+        refused
+            .message()
+            .starts_with("from_ms: 1 is outside the limit"),
+        "{refused}"
+    );
+    let backwards = GetMeasuresRequest {
+        from_ms: now.0 - 9,
+        until_ms: now.0 - 10,
+        ..GetMeasuresRequest::default()
+    };
     let refused = client.get_measures(backwards).await.expect_err("refused");
     assert!(refused.message().starts_with("until_ms:"), "{refused}");
     role.stop().await;
@@ -115,7 +147,10 @@ async fn what_is_delivered_again_counts_once_and_what_is_malformed_blocks_nothin
     stage.until_counted(&events).await;
     assert_eq!(role.progress().await.0, events.len() as u64);
     let text = role.admin("/metrics").await;
-    assert!(text.contains("trunkline_outcomes_consumer_events_total{result=\"Malformed\"} 3"), "{text}");
+    assert!(
+        text.contains("trunkline_outcomes_consumer_events_total{result=\"Malformed\"} 3"),
+        "{text}"
+    );
     role.stop().await;
 }
 
@@ -126,13 +161,18 @@ async fn a_hole_is_a_broken_promise_that_is_told_and_the_rest_still_counts() {
     let events = contacts(seed(), 20, now());
     let role = stage.start(|config| config.consume = true).await;
     role.until_ready().await;
-    let lost = events.iter().position(|event| event.sequence == 1).expect("a first event");
+    let lost = events
+        .iter()
+        .position(|event| event.sequence == 1)
+        .expect("a first event");
     let mut holed = events.clone();
     holed.remove(lost);
     stage.produce(&holed).await;
-    wait_until("all is read", LIMIT, || async { role.progress().await.0 == holed.len() as u64 })
-        .await
-        .expect("read");
+    wait_until("all is read", LIMIT, || async {
+        role.progress().await.0 == holed.len() as u64
+    })
+    .await
+    .expect("read");
     assert!((role.measure("offered").await.expect("known") - 20.0).abs() < f64::EPSILON);
     let violations = role.metric("invariant_violations_total").await;
     assert!((violations - 1.0).abs() < f64::EPSILON, "{violations}");
@@ -145,7 +185,9 @@ async fn a_consumer_that_was_taken_for_dead_cannot_count_a_second_time() {
     let stage = Stage::new(&cluster.bootstrap_servers()).await;
     let events = contacts(seed(), 1_500, now());
     // Two groups: each believes that every partition is its own, all the time.
-    let one = stage.start(|config| (config.consume, config.consume_batch_max) = (true, 37)).await;
+    let one = stage
+        .start(|config| (config.consume, config.consume_batch_max) = (true, 37))
+        .await;
     let other = stage
         .start(|config| {
             (config.consume, config.consume_batch_max) = (true, 41);
@@ -158,7 +200,11 @@ async fn a_consumer_that_was_taken_for_dead_cannot_count_a_second_time() {
         stage.produce(part).await;
     }
     stage.until_counted(&events).await;
-    assert_eq!(one.progress().await, (events.len() as u64, 0), "each event was applied once");
+    assert_eq!(
+        one.progress().await,
+        (events.len() as u64, 0),
+        "each event was applied once"
+    );
     let conflicts = one.metric("outcomes_consumer_conflicts_total").await
         + other.metric("outcomes_consumer_conflicts_total").await;
     assert!(conflicts > 0.0, "they got in each other's way");
@@ -171,12 +217,20 @@ async fn a_consumer_that_is_replaced_again_and_again_counts_each_event_once() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let stage = Stage::new(&cluster.bootstrap_servers()).await;
     let events = contacts(seed(), 1_000, now());
-    let mut roles = vec![stage.start(|config| (config.consume, config.consume_batch_max) = (true, 50)).await];
+    let mut roles = vec![
+        stage
+            .start(|config| (config.consume, config.consume_batch_max) = (true, 50))
+            .await,
+    ];
     roles[0].until_ready().await;
     for part in events.chunks(events.len() / 5) {
         stage.produce(part).await;
         // A second member joins, the first leaves: partitions move twice.
-        roles.push(stage.start(|config| (config.consume, config.consume_batch_max) = (true, 50)).await);
+        roles.push(
+            stage
+                .start(|config| (config.consume, config.consume_batch_max) = (true, 50))
+                .await,
+        );
         roles.remove(0).stop().await;
     }
     stage.until_counted(&events).await;
@@ -212,7 +266,10 @@ async fn a_redis_that_is_killed_and_comes_back_loses_no_count() {
     stage.until_counted(&events).await;
     role.until_ready().await;
     // And when it comes back empty, everything is counted from the log again.
-    let () = redis::cmd("FLUSHALL").query_async(&mut stage.connection()).await.expect("flushed");
+    let () = redis::cmd("FLUSHALL")
+        .query_async(&mut stage.connection())
+        .await
+        .expect("flushed");
     stage.until_counted(&events).await;
     role.stop().await;
 }
@@ -256,7 +313,10 @@ async fn while_kafka_is_away_events_wait_and_nothing_is_lost() {
     .await
     .expect("not ready");
     stage.write_outbox(&events[2 * third..]).await;
-    assert!(stage.outbox_entries().await >= (events.len() - third) as u64, "nothing is trimmed");
+    assert!(
+        stage.outbox_entries().await >= (events.len() - third) as u64,
+        "nothing is trimmed"
+    );
     cluster.broker_up(-1).expect("up");
     stage.until_outbox_is_empty().await;
     stage.until_counted(&events).await;
@@ -285,7 +345,11 @@ async fn two_relays_share_the_work_and_the_second_takes_over_when_the_first_leav
     stage.until_outbox_is_empty().await;
     second.stop().await;
     let (published, repeats) = unrepeated(&stage.read_topic().await);
-    assert_eq!((published.len(), repeats), (events.len(), 0), "an orderly end repeats nothing");
+    assert_eq!(
+        (published.len(), repeats),
+        (events.len(), 0),
+        "an orderly end repeats nothing"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,5 +372,31 @@ async fn an_outbox_entry_that_is_no_event_is_passed_over_and_counted() {
     assert!((role.metric("outcomes_relay_unreadable_total").await - 1.0).abs() < f64::EPSILON);
     let (published, _) = unrepeated(&stage.read_topic().await);
     assert_eq!(published.len(), events.len());
-    tokio::time::timeout(Duration::from_secs(30), role.stop()).await.expect("ends in time");
+    tokio::time::timeout(Duration::from_secs(30), role.stop())
+        .await
+        .expect("ends in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_role_ends_in_time_while_kafka_is_away_and_its_events_wait_for_the_next() {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    let stage = Stage::new(&cluster.bootstrap_servers()).await;
+    let events = contacts(seed(), 200, now());
+    let role = stage.start(|_| {}).await;
+    role.until_ready().await;
+    cluster.broker_down(-1).expect("down");
+    stage.write_outbox(&events).await;
+    wait_until("events are in flight", LIMIT, || async {
+        role.metric("outcomes_relay_in_flight").await > 0.0
+    })
+    .await
+    .expect("in flight");
+    tokio::time::timeout(Duration::from_secs(30), role.stop())
+        .await
+        .expect("ends in time");
+    cluster.broker_up(-1).expect("up");
+    let next = stage.start(|_| {}).await;
+    stage.until_outbox_is_empty().await;
+    stage.until_counted(&events).await;
+    next.stop().await;
 }

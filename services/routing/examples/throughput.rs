@@ -54,7 +54,11 @@ async fn main() -> anyhow::Result<()> {
                     let begun = Instant::now();
                     let mut ids = Vec::new();
                     for frame in wave.chunks(256) {
-                        ids.extend(gateway.inputs(frame.iter().map(|contact| step(*contact)).collect()).await);
+                        ids.extend(
+                            gateway
+                                .inputs(frame.iter().map(|contact| step(*contact)).collect())
+                                .await,
+                        );
                     }
                     for id in ids {
                         while gateway.replied(id).is_none() {
@@ -74,6 +78,10 @@ async fn main() -> anyhow::Result<()> {
     let worst = tasks.join_all().await.into_iter().max().unwrap_or_default();
     let elapsed = start.elapsed().as_secs_f64();
     let total = inputs.load(Ordering::Relaxed);
-    println!("{total} inputs in {elapsed:.1} s: {:.0} inputs/s, {} at a time, worst wave {worst:?}", total as f64 / elapsed, callers);
+    println!(
+        "{total} inputs in {elapsed:.1} s: {:.0} inputs/s, {} at a time, worst wave {worst:?}",
+        total as f64 / elapsed,
+        callers
+    );
     Ok(())
 }

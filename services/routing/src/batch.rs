@@ -15,10 +15,10 @@ use proto::routing::v1;
 use tracing::Span;
 
 use crate::driver::Context;
-use crate::link::not_owner;
 use crate::metrics::{KindLabels, Metrics, ReasonLabels, command_kind};
 use crate::owned::PoolInput;
 use crate::peers::{Messages, Peer, chunks};
+use crate::reader::not_owner;
 use crate::store::{Batch, OutboxEntry};
 
 /// An input that was applied and waits for its commit.
@@ -51,7 +51,11 @@ pub(crate) struct Landed {
 impl Gathered {
     /// Begins with what restoring a pool gave.
     pub(crate) fn with_outputs(outputs: Outputs) -> Self {
-        Self { waiting: Vec::new(), outputs, dirty: true }
+        Self {
+            waiting: Vec::new(),
+            outputs,
+            dirty: true,
+        }
     }
 
     /// Whether there may be something to write or to tell.
@@ -93,26 +97,56 @@ impl Gathered {
             match output {
                 Output::Reply(reply) => {
                     // Restoring has no inputs, and so no one to reply to.
-                    if let Some(waiting) = usize::try_from(reply.token).ok().and_then(|token| waiting.get_mut(token)) {
+                    if let Some(waiting) = usize::try_from(reply.token)
+                        .ok()
+                        .and_then(|token| waiting.get_mut(token))
+                    {
                         waiting.reply = Some(reply.body);
                     }
                 }
                 Output::Command(command) => {
                     let kind = command_kind(&command.body);
-                    context.metrics.commands.get_or_create(&KindLabels { kind }).inc();
+                    context
+                        .metrics
+                        .commands
+                        .get_or_create(&KindLabels { kind })
+                        .inc();
                     match convert::command(pool, command) {
                         Some(command) => messages.commands.push(command),
                         None => {
-                            let labels = ReasonLabels { reason: "no_such_command" };
-                            context.metrics.commands_dropped.get_or_create(&labels).inc();
+                            let labels = ReasonLabels {
+                                reason: "no_such_command",
+                            };
+                            context
+                                .metrics
+                                .commands_dropped
+                                .get_or_create(&labels)
+                                .inc();
                         }
                     }
                 }
-                Output::VirtualDue { contact, agent_held, turn, traceparent } => {
-                    messages.virtual_due.push(convert::virtual_due(pool, contact, agent_held, turn, traceparent));
+                Output::VirtualDue {
+                    contact,
+                    agent_held,
+                    turn,
+                    traceparent,
+                } => {
+                    messages.virtual_due.push(convert::virtual_due(
+                        pool,
+                        contact,
+                        agent_held,
+                        turn,
+                        traceparent,
+                    ));
                 }
-                Output::Notice { contact, kind, turn } => {
-                    messages.notices.push(convert::notice(pool, contact, kind, turn));
+                Output::Notice {
+                    contact,
+                    kind,
+                    turn,
+                } => {
+                    messages
+                        .notices
+                        .push(convert::notice(pool, contact, kind, turn));
                 }
                 Output::Event(event) => batch.events.push(entry(pool, event)),
                 Output::Violation(violation) => violated(context, pool, &violation),
@@ -131,7 +165,10 @@ impl Gathered {
     pub(crate) fn abandon(&mut self) -> Landed {
         self.dirty = false;
         self.outputs.clear();
-        Landed { waiting: std::mem::take(&mut self.waiting), messages: Messages::default() }
+        Landed {
+            waiting: std::mem::take(&mut self.waiting),
+            messages: Messages::default(),
+        }
     }
 }
 
@@ -145,17 +182,34 @@ impl Landed {
     pub(crate) fn release(self, context: &Context, pool: &str, keep: Duration, now: TimeMs) {
         let mut frames = Frames::default();
         for waiting in self.waiting {
-            let Some((peer, request_id)) = waiting.reply_to else { continue };
+            let Some((peer, request_id)) = waiting.reply_to else {
+                continue;
+            };
             let reply = waiting.reply.unwrap_or_else(|| {
                 let detail = format!("an input of contact {:?} got no reply", waiting.contact);
-                violated(context, pool, &Violation { invariant: Invariant::NeverSilent, detail });
-                ReplyBody::Refused(FieldError::new("body", "an input the pool answers", "no answer"))
+                violated(
+                    context,
+                    pool,
+                    &Violation {
+                        invariant: Invariant::NeverSilent,
+                        detail,
+                    },
+                );
+                ReplyBody::Refused(FieldError::new(
+                    "body",
+                    "an input the pool answers",
+                    "no answer",
+                ))
             });
             if waiting.deadline.is_some_and(|deadline| deadline < now) {
                 context.metrics.late_answers.inc();
             }
             let kind = reply_kind(&reply);
-            context.metrics.replies.get_or_create(&KindLabels { kind }).inc();
+            context
+                .metrics
+                .replies
+                .get_or_create(&KindLabels { kind })
+                .inc();
             frames.add(peer, convert::reply(request_id, waiting.contact, reply));
         }
         frames.send();
@@ -164,7 +218,12 @@ impl Landed {
 
     /// Tells whoever waits to ask elsewhere.
     pub(crate) fn not_owner(self, metrics: &Metrics) {
-        reply_not_owner(metrics, self.waiting.into_iter().filter_map(|waiting| waiting.reply_to));
+        reply_not_owner(
+            metrics,
+            self.waiting
+                .into_iter()
+                .filter_map(|waiting| waiting.reply_to),
+        );
     }
 }
 
@@ -174,13 +233,20 @@ struct Frames(BTreeMap<u64, (Arc<Peer>, Vec<v1::Reply>)>);
 
 impl Frames {
     fn add(&mut self, peer: Arc<Peer>, reply: v1::Reply) {
-        self.0.entry(peer.serial).or_insert_with(|| (peer, Vec::new())).1.push(reply);
+        self.0
+            .entry(peer.serial)
+            .or_insert_with(|| (peer, Vec::new()))
+            .1
+            .push(reply);
     }
 
     fn send(self) {
         for (peer, replies) in self.0.into_values() {
             for replies in chunks(replies) {
-                peer.send(v1::LinkResponse { replies, ..v1::LinkResponse::default() });
+                peer.send(v1::LinkResponse {
+                    replies,
+                    ..v1::LinkResponse::default()
+                });
             }
         }
     }
@@ -190,7 +256,10 @@ impl Frames {
 pub(crate) fn reply_not_owner(metrics: &Metrics, senders: impl Iterator<Item = (Arc<Peer>, u64)>) {
     let mut frames = Frames::default();
     for (peer, request_id) in senders {
-        metrics.replies.get_or_create(&KindLabels { kind: "not_owner" }).inc();
+        metrics
+            .replies
+            .get_or_create(&KindLabels { kind: "not_owner" })
+            .inc();
         frames.add(peer, not_owner(request_id));
     }
     frames.send();
@@ -198,11 +267,24 @@ pub(crate) fn reply_not_owner(metrics: &Metrics, senders: impl Iterator<Item = (
 
 /// Answers a new contact without the pool: the default route.
 pub(crate) fn reply_default_route(metrics: &Metrics, taken: PoolInput) {
-    let Some((peer, request_id)) = taken.reply_to else { return };
-    let body = ReplyBody::Answer { decision: 0, answer: Answer::DefaultRoute };
-    metrics.replies.get_or_create(&KindLabels { kind: reply_kind(&body) }).inc();
+    let Some((peer, request_id)) = taken.reply_to else {
+        return;
+    };
+    let body = ReplyBody::Answer {
+        decision: 0,
+        answer: Answer::DefaultRoute,
+    };
+    metrics
+        .replies
+        .get_or_create(&KindLabels {
+            kind: reply_kind(&body),
+        })
+        .inc();
     let reply = convert::reply(request_id, taken.input.contact, body);
-    peer.send(v1::LinkResponse { replies: vec![reply], ..v1::LinkResponse::default() });
+    peer.send(v1::LinkResponse {
+        replies: vec![reply],
+        ..v1::LinkResponse::default()
+    });
 }
 
 /// Encodes what changed. `known` follows which contacts have a record.
@@ -215,12 +297,18 @@ pub(crate) fn encode_changes(
 ) -> Result<Batch, rmp_serde::encode::Error> {
     let mut batch = Batch::default();
     // An id may occur twice; the later entry counts.
-    let contacts: BTreeMap<_, _> = changes.contacts.iter().map(|(id, record)| (*id, record)).collect();
+    let contacts: BTreeMap<_, _> = changes
+        .contacts
+        .iter()
+        .map(|(id, record)| (*id, record))
+        .collect();
     for (contact, record) in contacts {
         match record {
             Some(record) => {
                 known.insert(contact);
-                batch.contacts.push((contact, rmp_serde::to_vec_named(record)?));
+                batch
+                    .contacts
+                    .push((contact, rmp_serde::to_vec_named(record)?));
             }
             None => {
                 known.remove(&contact);
@@ -228,21 +316,36 @@ pub(crate) fn encode_changes(
             }
         }
     }
-    let agents: BTreeMap<_, _> = changes.agents.iter().map(|(id, record)| (id, record)).collect();
+    let agents: BTreeMap<_, _> = changes
+        .agents
+        .iter()
+        .map(|(id, record)| (id, record))
+        .collect();
     for (agent, record) in agents {
         match record {
-            Some(record) => batch.agents.push((agent.to_string(), rmp_serde::to_vec_named(record)?)),
+            Some(record) => batch
+                .agents
+                .push((agent.to_string(), rmp_serde::to_vec_named(record)?)),
             None => batch.agents_gone.push(agent.to_string()),
         }
     }
-    batch.meta = changes.meta.as_ref().map(rmp_serde::to_vec_named).transpose()?;
+    batch.meta = changes
+        .meta
+        .as_ref()
+        .map(rmp_serde::to_vec_named)
+        .transpose()?;
     Ok(batch)
 }
 
 fn entry(pool: &str, event: domain::pool::Event) -> OutboxEntry {
     let (contact, sequence) = (event.contact, event.sequence);
     let wire = event::contact_event(pool, event);
-    OutboxEntry { contact, sequence, bytes: wire.encode_to_vec(), traceparent: wire.traceparent }
+    OutboxEntry {
+        contact,
+        sequence,
+        bytes: wire.encode_to_vec(),
+        traceparent: wire.traceparent,
+    }
 }
 
 fn violated(context: &Context, pool: &str, violation: &Violation) {
@@ -268,10 +371,22 @@ fn answer_deadline(body: &InputBody) -> Option<TimeMs> {
 
 fn reply_kind(body: &ReplyBody) -> &'static str {
     match body {
-        ReplyBody::Answer { answer: Answer::Agent { .. }, .. } => "agent",
-        ReplyBody::Answer { answer: Answer::Queue(_), .. } => "queue",
-        ReplyBody::Answer { answer: Answer::Message { .. }, .. } => "message",
-        ReplyBody::Answer { answer: Answer::DefaultRoute, .. } => "default_route",
+        ReplyBody::Answer {
+            answer: Answer::Agent { .. },
+            ..
+        } => "agent",
+        ReplyBody::Answer {
+            answer: Answer::Queue(_),
+            ..
+        } => "queue",
+        ReplyBody::Answer {
+            answer: Answer::Message { .. },
+            ..
+        } => "message",
+        ReplyBody::Answer {
+            answer: Answer::DefaultRoute,
+            ..
+        } => "default_route",
         ReplyBody::Acknowledged => "acknowledged",
         ReplyBody::Refused(_) => "refused",
     }

@@ -9,10 +9,17 @@ use runtime::Secret;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a doc comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a doc comment here would become the command's help"
+    )]
     pub runtime: runtime::Args,
     /// Redis of routing's state and outboxes; may hold a password
-    #[arg(long, env = "TRUNKLINE_REDIS_URL", default_value = "redis://127.0.0.1:6379/")]
+    #[arg(
+        long,
+        env = "TRUNKLINE_REDIS_URL",
+        default_value = "redis://127.0.0.1:6379/"
+    )]
     pub redis_url: Secret,
     /// First part of every key
     #[arg(long, env = "TRUNKLINE_KEY_PREFIX", default_value = "trunkline")]
@@ -101,7 +108,12 @@ impl Config {
             );
         }
         within("batch_inputs_max", self.batch_inputs_max as u64, 1, 4_096)?;
-        within("inbox_inputs", self.inbox_inputs as u64, FRAME_INPUTS_MAX as u64, 1 << 20)?;
+        within(
+            "inbox_inputs",
+            self.inbox_inputs as u64,
+            FRAME_INPUTS_MAX as u64,
+            1 << 20,
+        )?;
         if self.batch_inputs_max > self.inbox_inputs {
             bail!(
                 "batch_inputs_max: {} is outside the limit: inbox_inputs ({})",
@@ -110,7 +122,12 @@ impl Config {
             );
         }
         // One frame of replies must fit, or no peer could live.
-        within("peer_queue_messages", self.peer_queue_messages as u64, 2_048, 1 << 24)?;
+        within(
+            "peer_queue_messages",
+            self.peer_queue_messages as u64,
+            2_048,
+            1 << 24,
+        )?;
         within("peers_max", self.peers_max as u64, 1, 1_000)?;
         within("pending_max", self.pending_max as u64, 16, 1 << 20)?;
         within("outbox_max", self.outbox_max, 1, 1 << 40)?;
@@ -133,7 +150,9 @@ fn within(name: &str, value: u64, min: u64, max: u64) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A file cannot be read, or the set is not valid: every fault is in the error.
-pub(crate) fn policy(directory: Option<&std::path::Path>) -> anyhow::Result<domain::policy::Policy> {
+pub(crate) fn policy(
+    directory: Option<&std::path::Path>,
+) -> anyhow::Result<domain::policy::Policy> {
     let Some(directory) = directory else {
         return Ok(domain::policy::Policy::worked_example());
     };
@@ -142,16 +161,25 @@ pub(crate) fn policy(directory: Option<&std::path::Path>) -> anyhow::Result<doma
         .with_context(|| format!("policy_dir: reading {}", directory.display()))?;
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+        {
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("policy_dir: reading {}", path.display()))?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             documents.push((name, text));
         }
     }
     documents.sort();
-    let pairs: Vec<(&str, &str)> =
-        documents.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let pairs: Vec<(&str, &str)> = documents
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
     domain::policy::Policy::parse(&pairs).map_err(|faults| {
         let lines: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("policy_dir: {}", lines.join("; "))
@@ -170,14 +198,31 @@ mod tests {
 
     #[test]
     fn options_outside_their_limits_are_refused_by_name() {
-        Config::for_test("redis://127.0.0.1:1/", "t").check().expect("the base is good");
+        Config::for_test("redis://127.0.0.1:1/", "t")
+            .check()
+            .expect("the base is good");
         for (text, name) in [
             (refusal(|config| config.lease_ms = 10), "lease_ms: 10"),
-            (refusal(|config| config.redis_timeout_ms = 300), "redis_timeout_ms: 300"),
-            (refusal(|config| config.key_prefix = "a{b}".into()), "key_prefix: \"a{b}\""),
-            (refusal(|config| config.batch_inputs_max = 0), "batch_inputs_max: 0"),
-            (refusal(|config| config.inbox_inputs = 100), "inbox_inputs: 100"),
-            (refusal(|config| config.peer_queue_messages = 1), "peer_queue_messages: 1"),
+            (
+                refusal(|config| config.redis_timeout_ms = 300),
+                "redis_timeout_ms: 300",
+            ),
+            (
+                refusal(|config| config.key_prefix = "a{b}".into()),
+                "key_prefix: \"a{b}\"",
+            ),
+            (
+                refusal(|config| config.batch_inputs_max = 0),
+                "batch_inputs_max: 0",
+            ),
+            (
+                refusal(|config| config.inbox_inputs = 100),
+                "inbox_inputs: 100",
+            ),
+            (
+                refusal(|config| config.peer_queue_messages = 1),
+                "peer_queue_messages: 1",
+            ),
         ] {
             assert!(text.starts_with(name), "{text}");
         }

@@ -23,6 +23,8 @@
 //! errs (a Redis that restarts without its last second would then lose what this process
 //! still knows).
 
+mod look;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,6 +89,7 @@ pub(crate) struct Driver {
     commits: u64,
     /// Time never goes back over a change of owner.
     not_before: TimeMs,
+    ticked_at: TimeMs,
     /// Contacts that have a record: followed even when the outbox is full.
     known: HashSet<ContactId>,
     gathered: Gathered,
@@ -115,7 +118,10 @@ impl Driver {
         let (inbox_sender, inbox) = mpsc::channel(context.inbox_inputs);
         let (status_sender, status) = mpsc::channel(16);
         let name = pool.name().to_owned();
-        let reservation_ms = pool.policy().pool(&name).map_or(1_000, |policy| policy.reservation_max_ms);
+        let reservation_ms = pool
+            .policy()
+            .pool(&name)
+            .map_or(1_000, |policy| policy.reservation_max_ms);
         Self {
             labels: PoolLabels { pool: name.clone() },
             gathered: Gathered::with_outputs(outputs),
@@ -127,6 +133,7 @@ impl Driver {
             epoch,
             commits: 0,
             not_before,
+            ticked_at: TimeMs(0),
             known,
             changes: Changes::default(),
             outbox_full: false,
@@ -152,16 +159,28 @@ impl Driver {
             },
         );
         let epoch = i64::try_from(self.epoch).unwrap_or(i64::MAX);
-        self.context.metrics.pool_epoch.get_or_create(&self.labels).set(epoch);
+        self.context
+            .metrics
+            .pool_epoch
+            .get_or_create(&self.labels)
+            .set(epoch);
     }
 
     fn withdraw(&self) {
         self.context.ownership.withdraw(&self.name);
-        self.context.metrics.pool_epoch.get_or_create(&self.labels).set(0);
+        self.context
+            .metrics
+            .pool_epoch
+            .get_or_create(&self.labels)
+            .set(0);
     }
 
     /// Drives until stopped or deposed.
-    pub(crate) async fn run(mut self, mut lease: watch::Receiver<Lease>, stop: CancellationToken) -> Ended {
+    pub(crate) async fn run(
+        mut self,
+        mut lease: watch::Receiver<Lease>,
+        stop: CancellationToken,
+    ) -> Ended {
         self.announce();
         let mut flight: Option<Flight> = None;
         let mut lapsed = false;
@@ -203,21 +222,11 @@ impl Driver {
                 }
                 changed = lease.changed() => {
                     let now = if changed.is_ok() { *lease.borrow_and_update() } else { Lease::Lost };
-                    match now {
-                        Lease::Lost => break Ended::Deposed,
-                        Lease::Lapsed if !lapsed => {
-                            lapsed = true;
-                            self.context.metrics.lease_lapses.inc();
-                            tracing::warn!(pool = self.name, epoch = self.epoch, "the lease ran out while redis was away, stepping down");
-                            self.withdraw();
-                        }
-                        Lease::Held if lapsed && !stop.is_cancelled() => {
-                            lapsed = false;
-                            tracing::info!(pool = self.name, epoch = self.epoch, "the lease is held again, nobody took over");
-                            self.announce();
-                        }
-                        Lease::Held | Lease::Lapsed => {}
+                    if now == Lease::Lost {
+                        tracing::warn!(pool = self.name, epoch = self.epoch, "the lease is lost to another owner");
+                        break Ended::Deposed;
                     }
+                    self.lease_changed(now, &mut lapsed, stop.is_cancelled());
                 }
                 // Before the inbox, which under load is never empty: timers must not starve.
                 // They cannot starve it: each tick moves the next one on.
@@ -241,6 +250,28 @@ impl Driver {
         ended
     }
 
+    /// Steps down at the lease's end, and up again when nobody took over.
+    fn lease_changed(&self, now: Lease, lapsed: &mut bool, stopping: bool) {
+        if now == Lease::Lapsed && !*lapsed {
+            *lapsed = true;
+            self.context.metrics.lease_lapses.inc();
+            tracing::warn!(
+                pool = self.name,
+                epoch = self.epoch,
+                "the lease ran out while redis was away, stepping down"
+            );
+            self.withdraw();
+        } else if now == Lease::Held && *lapsed && !stopping {
+            *lapsed = false;
+            tracing::info!(
+                pool = self.name,
+                epoch = self.epoch,
+                "the lease is held again, nobody took over"
+            );
+            self.announce();
+        }
+    }
+
     /// Nothing more may be gathered before a commit has landed.
     fn is_full(&self) -> bool {
         self.gathered.outputs.len() >= GATHERED_OUTPUTS_MAX
@@ -251,19 +282,27 @@ impl Driver {
         if self.inbox.is_closed() || self.is_full() {
             return 0;
         }
-        self.context.batch_inputs_max.saturating_sub(self.gathered.inputs())
+        self.context
+            .batch_inputs_max
+            .saturating_sub(self.gathered.inputs())
     }
 
     /// When the pool's next timer is due.
     fn deadline(&self) -> Option<tokio::time::Instant> {
-        let due = self.pool.next_deadline()?;
+        // At most one tick a millisecond: a timer that did not move on would otherwise
+        // keep everything else from running.
+        let due = self.pool.next_deadline()?.max(self.ticked_at.plus(1));
         let wait_ms = due.since(self.now());
         Some(tokio::time::Instant::now() + Duration::from_millis(wait_ms))
     }
 
     fn take(&mut self, inputs: &mut Vec<PoolInput>, lapsed: bool) {
         let waiting = i64::try_from(self.inbox.len()).unwrap_or(i64::MAX);
-        self.context.metrics.inbox_inputs.get_or_create(&self.labels).set(waiting);
+        self.context
+            .metrics
+            .inbox_inputs
+            .get_or_create(&self.labels)
+            .set(waiting);
         if lapsed {
             let senders = inputs.drain(..).filter_map(|input| input.reply_to);
             reply_not_owner(&self.context.metrics, senders);
@@ -273,26 +312,38 @@ impl Driver {
         let now = self.now();
         for mut taken in inputs.drain(..) {
             let kind = input_kind(&taken.input.body);
-            self.context.metrics.inputs.get_or_create(&KindLabels { kind }).inc();
+            self.context
+                .metrics
+                .inputs
+                .get_or_create(&KindLabels { kind })
+                .inc();
             if self.outbox_full && self.is_new(&taken) {
                 self.context.metrics.outbox_refused.inc();
                 reply_default_route(&self.context.metrics, taken);
                 continue;
             }
             self.gathered.wait(&mut taken);
-            self.pool.handle(now, taken.input, &mut self.gathered.outputs);
+            self.pool
+                .handle(now, taken.input, &mut self.gathered.outputs);
         }
-        self.context.metrics.step_seconds.observe(start.elapsed().as_secs_f64());
+        self.context
+            .metrics
+            .step_seconds
+            .observe(start.elapsed().as_secs_f64());
     }
 
     /// A contact not heard of before asks for a person.
     fn is_new(&self, taken: &PoolInput) -> bool {
         matches!(taken.input.body, InputBody::Route(_))
-            && taken.input.contact.is_some_and(|contact| !self.known.contains(&contact))
+            && taken
+                .input
+                .contact
+                .is_some_and(|contact| !self.known.contains(&contact))
     }
 
     fn tick(&mut self) {
         let now = self.now();
+        self.ticked_at = now;
         self.pool.tick(now, &mut self.gathered.outputs);
         self.gathered.ticked();
     }
@@ -304,7 +355,11 @@ impl Driver {
             .expect("records are plain data: encoding them into memory cannot fail");
         let landed = self.gathered.close(&self.name, &mut batch, &self.context);
         let unanswered = i64::try_from(landed.inputs()).unwrap_or(i64::MAX);
-        self.context.metrics.unanswered.get_or_create(&self.labels).set(unanswered);
+        self.context
+            .metrics
+            .unanswered
+            .get_or_create(&self.labels)
+            .set(unanswered);
         if batch.is_empty() && lease_held {
             // Known already, all of it: and while the lease is held nobody else can have
             // changed it.
@@ -318,8 +373,14 @@ impl Driver {
         self.commits += 1;
         let now = self.now();
         let commit = Arc::new(self.store.encode(self.epoch, self.commits, now, &batch));
-        self.context.metrics.batch_inputs.observe(landed.inputs() as f64);
-        self.context.metrics.events.inc_by(batch.events.len() as u64);
+        if landed.inputs() > 0 {
+            let inputs = u32::try_from(landed.inputs()).unwrap_or(u32::MAX);
+            self.context.metrics.batch_inputs.observe(f64::from(inputs));
+        }
+        self.context
+            .metrics
+            .events
+            .inc_by(batch.events.len() as u64);
         self.history.keep(Arc::clone(&commit));
         Flight::new(&self.context, &self.name, &self.store, vec![commit], landed)
     }
@@ -334,8 +395,17 @@ impl Driver {
                     batches = commits.len(),
                     "redis came back without its last batches, writing them again"
                 );
-                self.context.metrics.batches_replayed.inc_by(commits.len() as u64 - 1);
-                Some(Flight::new(&self.context, &self.name, &self.store, commits, flight.landed))
+                self.context
+                    .metrics
+                    .batches_replayed
+                    .inc_by(commits.len() as u64 - 1);
+                Some(Flight::new(
+                    &self.context,
+                    &self.name,
+                    &self.store,
+                    commits,
+                    flight.landed,
+                ))
             }
             None => {
                 tracing::error!(
@@ -351,15 +421,30 @@ impl Driver {
     }
 
     fn landed(&mut self, flight: Flight, outbox_events: u64) {
-        self.context.metrics.commit_seconds.observe(flight.started.elapsed().as_secs_f64());
+        self.context
+            .metrics
+            .commit_seconds
+            .observe(flight.started.elapsed().as_secs_f64());
         let events = i64::try_from(outbox_events).unwrap_or(i64::MAX);
-        self.context.metrics.outbox_events.get_or_create(&self.labels).set(events);
+        self.context
+            .metrics
+            .outbox_events
+            .get_or_create(&self.labels)
+            .set(events);
         let full = outbox_events > self.context.outbox_max;
         if full != self.outbox_full {
             self.outbox_full = full;
             if full {
-                tracing::warn!(pool = self.name, outbox_events, limit = self.context.outbox_max, "outbox full, new contacts take the default route");
-                self.context.outbox.not_ready(format!("outbox full: {outbox_events} events of pool {} wait for kafka", self.name));
+                tracing::warn!(
+                    pool = self.name,
+                    outbox_events,
+                    limit = self.context.outbox_max,
+                    "outbox full, new contacts take the default route"
+                );
+                self.context.outbox.not_ready(format!(
+                    "outbox full: {outbox_events} events of pool {} wait for kafka",
+                    self.name
+                ));
             } else {
                 tracing::info!(pool = self.name, outbox_events, "outbox has room again");
                 self.context.outbox.ready();
@@ -370,8 +455,17 @@ impl Driver {
 
     /// The changes behind these are durable: tell everybody.
     fn release(&self, landed: Landed) {
-        landed.release(&self.context, &self.name, self.keep_commands, self.context.clock.now());
-        self.context.metrics.unanswered.get_or_create(&self.labels).set(0);
+        landed.release(
+            &self.context,
+            &self.name,
+            self.keep_commands,
+            self.context.clock.now(),
+        );
+        self.context
+            .metrics
+            .unanswered
+            .get_or_create(&self.labels)
+            .set(0);
     }
 
     /// The pool is not ours: whoever waits is told to ask elsewhere.
@@ -399,36 +493,6 @@ impl Driver {
             left.extend(input.reply_to);
         }
         reply_not_owner(&self.context.metrics, left.into_iter());
-    }
-
-    fn show(&mut self) {
-        let status = self.pool.status(self.now());
-        self.context.metrics.show(&self.name, &status);
-        let waiting = i64::try_from(self.inbox.len()).unwrap_or(i64::MAX);
-        self.context.metrics.inbox_inputs.get_or_create(&self.labels).set(waiting);
-    }
-
-    fn tell_status(&self, asked: oneshot::Sender<v1::GetPoolResponse>) {
-        let status = self.pool.status(self.now());
-        let queues = status
-            .queues
-            .iter()
-            .map(|queue| v1::QueueStatus {
-                queue: queue.queue.to_string(),
-                waiting: queue.waiting,
-                virtual_waiting: queue.virtual_waiting,
-                oldest_arrived_at_ms: queue.oldest_arrived_at.map_or(0, |at| at.0),
-                expected_wait_ms: queue.expected_wait_ms,
-            })
-            .collect();
-        // Who asked may have gone.
-        let _ = asked.send(v1::GetPoolResponse {
-            pool: self.name.clone(),
-            epoch: self.epoch,
-            agents: status.agents,
-            agents_ready: status.agents_ready,
-            queues,
-        });
     }
 }
 

@@ -42,7 +42,11 @@ impl Flight {
         landed: Landed,
     ) -> Self {
         let sending = send(Arc::clone(context), pool.to_owned(), store.clone(), commits);
-        Self { started: Instant::now(), landed, sending: Box::pin(sending) }
+        Self {
+            started: Instant::now(),
+            landed,
+            sending: Box::pin(sending),
+        }
     }
 
     /// Waits for the flight's end; for ever if there is none. Cancel safe.
@@ -54,13 +58,20 @@ impl Flight {
     }
 }
 
-async fn send(context: Arc<Context>, pool: String, store: PoolStore, commits: Vec<Arc<Commit>>) -> Landing {
+async fn send(
+    context: Arc<Context>,
+    pool: String,
+    store: PoolStore,
+    commits: Vec<Arc<Commit>>,
+) -> Landing {
     let mut landing = Landing::Applied { outbox_events: 0 };
     for commit in commits {
         let mut backoff = Backoff::new(10, 200);
         landing = loop {
             match store.commit(&commit).await {
-                Ok(Committed::Applied { outbox_events }) => break Landing::Applied { outbox_events },
+                Ok(Committed::Applied { outbox_events }) => {
+                    break Landing::Applied { outbox_events };
+                }
                 Ok(Committed::Deposed { epoch }) => {
                     context.commits.ready();
                     return Landing::Deposed { epoch };
@@ -91,7 +102,11 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { kept: VecDeque::new(), bytes: 0, bytes_max }
+        Self {
+            kept: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     /// Keeps a commit, and lets go of what is old or too much.

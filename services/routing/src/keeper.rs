@@ -51,7 +51,9 @@ impl Keeper {
                     self.context.redis.ready();
                     backoff.reset();
                     tracing::trace!(pool = self.pool, owner, "held by another replica");
-                    Duration::from_millis(rand::random_range(ASK_EVERY_MS / 2..ASK_EVERY_MS * 3 / 2))
+                    Duration::from_millis(rand::random_range(
+                        ASK_EVERY_MS / 2..ASK_EVERY_MS * 3 / 2,
+                    ))
                 }
                 Ok(Acquired::New { epoch }) => {
                     self.context.redis.ready();
@@ -63,15 +65,24 @@ impl Keeper {
                             Duration::from_millis(rand::random_range(0..ASK_EVERY_MS))
                         }
                         Err(error) => {
-                            self.context.redis.not_ready(format!("loading pool {}: {error:#}", self.pool));
-                            tracing::error!(pool = self.pool, epoch, error = format!("{error:#}"), "the pool cannot be loaded");
+                            self.context
+                                .redis
+                                .not_ready(format!("loading pool {}: {error:#}", self.pool));
+                            tracing::error!(
+                                pool = self.pool,
+                                epoch,
+                                error = format!("{error:#}"),
+                                "the pool cannot be loaded"
+                            );
                             self.release(epoch).await;
                             UNLOADABLE
                         }
                     }
                 }
                 Err(error) => {
-                    self.context.redis.not_ready(format!("asking for pool {}: {error}", self.pool));
+                    self.context
+                        .redis
+                        .not_ready(format!("asking for pool {}: {error}", self.pool));
                     if let Some(suppressed) = self.context.limit.check() {
                         tracing::warn!(pool = self.pool, %error, suppressed, "redis is away, no pool can be owned");
                     }
@@ -82,7 +93,12 @@ impl Keeper {
     }
 
     /// Loads the pool and drives it.
-    async fn own(&self, epoch: u64, asked_at: Instant, stop: &CancellationToken) -> anyhow::Result<Ended> {
+    async fn own(
+        &self,
+        epoch: u64,
+        asked_at: Instant,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<Ended> {
         let (told, lease) = watch::channel(Lease::Held);
         let keeping = tokio::spawn(lease::keep(
             Arc::clone(&self.context),
@@ -127,7 +143,15 @@ impl Keeper {
         let mut outputs = Outputs::new();
         let (contact_count, agent_count) = (contacts.len(), agents.len());
         let policy = Arc::clone(&self.policy);
-        let pool = Pool::restore(policy, &self.pool, now, contacts, agents, meta, &mut outputs);
+        let pool = Pool::restore(
+            policy,
+            &self.pool,
+            now,
+            contacts,
+            agents,
+            meta,
+            &mut outputs,
+        );
         tracing::info!(
             pool = self.pool,
             epoch,
@@ -137,7 +161,15 @@ impl Keeper {
             "pool owned"
         );
         let context = Arc::clone(&self.context);
-        Ok(Driver::new(context, pool, self.store.clone(), epoch, TimeMs(loaded.now.0), known, outputs))
+        Ok(Driver::new(
+            context,
+            pool,
+            self.store.clone(),
+            epoch,
+            TimeMs(loaded.now.0),
+            known,
+            outputs,
+        ))
     }
 
     /// Gives the pool up, so that another replica need not wait for the lease's end.
@@ -158,7 +190,11 @@ fn contact_id(text: &[u8]) -> anyhow::Result<ContactId> {
         .chars()
         .filter(|character| *character != '-')
         .collect();
-    anyhow::ensure!(hexadecimal.len() == 32, "a contact's id has {} digits, not 32", hexadecimal.len());
+    anyhow::ensure!(
+        hexadecimal.len() == 32,
+        "a contact's id has {} digits, not 32",
+        hexadecimal.len()
+    );
     let value = u128::from_str_radix(&hexadecimal, 16).context("a contact's id")?;
     Ok(ContactId(value))
 }

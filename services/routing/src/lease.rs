@@ -61,14 +61,23 @@ pub(crate) async fn keep(
                 next = asked + period;
                 backoff.reset();
                 context.redis.ready();
-                tell(&told, if until > Instant::now() { Lease::Held } else { Lease::Lapsed });
+                tell(
+                    &told,
+                    if until > Instant::now() {
+                        Lease::Held
+                    } else {
+                        Lease::Lapsed
+                    },
+                );
             }
             Some(Ok(false)) => {
                 tell(&told, Lease::Lost);
                 return;
             }
             Some(Err(error)) => {
-                context.redis.not_ready(format!("renewing a lease: {error}"));
+                context
+                    .redis
+                    .not_ready(format!("renewing a lease: {error}"));
                 if let Some(suppressed) = context.limit.check() {
                     tracing::warn!(%error, suppressed, "a lease cannot be renewed");
                 }

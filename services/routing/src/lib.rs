@@ -9,7 +9,7 @@
 //! | [`driver`] | inputs in, one commit a batch, outputs out |
 //! | [`batch`], [`flight`] | what a commit carries; a commit on its way, and those before it |
 //! | [`owned`] | which pools are ours, for the links |
-//! | [`link`], [`peers`] | the stream of each gateway and callback replica, and who gets what |
+//! | [`link`], [`reader`], [`peers`] | the stream of each gateway and callback replica, and who gets what |
 //! | [`metrics`] | everything counted |
 //!
 //! What fails how: a replica that dies is replaced at its lease's end by one that loads
@@ -26,6 +26,7 @@ mod link;
 mod metrics;
 mod owned;
 mod peers;
+mod reader;
 mod store;
 
 use std::sync::Arc;
@@ -116,10 +117,17 @@ pub async fn start_with(
     let mut keepers = JoinSet::new();
     for pool in pools {
         // A connection a pool: a big batch of one does not hold up another's.
-        let connection = runtime::redis_store::connect(config.redis_url.expose(), config.redis_timeout_ms)?;
+        let connection =
+            runtime::redis_store::connect(config.redis_url.expose(), config.redis_timeout_ms)?;
         let store = PoolStore::new(connection, &config.key_prefix, &pool, owner.clone());
         let (context, policy) = (Arc::clone(&context), Arc::clone(&policy));
-        let keeper = Keeper { context, policy, pool, store, lease_ms: config.lease_ms };
+        let keeper = Keeper {
+            context,
+            policy,
+            pool,
+            store,
+            lease_ms: config.lease_ms,
+        };
         keepers.spawn(keeper.run(stop.clone()));
     }
     let links = Links {
@@ -144,7 +152,9 @@ pub async fn start_with(
         // An error means that the keepers are gone, which is what we wait for.
         let _ = all_given_up.await;
     };
-    let running = service.serve_on(listener, routes, shutdown.clone(), drain).await?;
+    let running = service
+        .serve_on(listener, routes, shutdown.clone(), drain)
+        .await?;
     Ok(supervise(running, keepers, given_up, stop, shutdown))
 }
 
@@ -205,5 +215,8 @@ fn supervise(
             }
         }
     });
-    Running { finished, ..running }
+    Running {
+        finished,
+        ..running
+    }
 }

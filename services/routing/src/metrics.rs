@@ -139,7 +139,9 @@ impl Metrics {
         metrics.register(registry);
         for invariant in Invariant::ALL {
             // Present at zero: a counter that appears with its first violation has no increase.
-            let _ = metrics.violations.get_or_create(&InvariantLabels { invariant: invariant.name() });
+            let _ = metrics.violations.get_or_create(&InvariantLabels {
+                invariant: invariant.name(),
+            });
         }
         metrics
     }
@@ -156,34 +158,146 @@ impl Metrics {
             Registered::QueueGauge(metric) => registry.register(name, help, metric),
         };
         use Registered as R;
-        add("routing_inputs", "Inputs taken by pools, by kind", R::Kinds(self.inputs.clone()));
-        add("routing_replies", "Replies sent, by kind", R::Kinds(self.replies.clone()));
-        add("routing_commands", "Commands for switches, by kind", R::Kinds(self.commands.clone()));
-        add("routing_commands_dropped", "Commands that found nobody to take them in time", R::Reasons(self.commands_dropped.clone()));
-        add("routing_commands_pending", "Commands kept until a gateway attaches their switch", R::Gauge(self.commands_pending.clone()));
-        add("routing_events", "Contact events written to outboxes", R::Counter(self.events.clone()));
-        add("routing_commit_seconds", "From sending a batch to Redis to knowing it is there", R::Histogram(self.commit_seconds.clone()));
-        add("routing_batch_inputs", "Inputs in one commit", R::Histogram(self.batch_inputs.clone()));
-        add("routing_step_seconds", "Applying what came at once to a pool", R::Histogram(self.step_seconds.clone()));
-        add("routing_commit_retries", "Commits sent again because their answer was lost", R::Counter(self.commit_retries.clone()));
-        add("routing_batches_replayed", "Batches written again to a Redis that had lost them", R::Counter(self.batches_replayed.clone()));
-        add("routing_late_answers", "Answers that came after the switch's deadline", R::Counter(self.late_answers.clone()));
-        add("routing_unanswered_inputs", "Inputs applied and not answered yet", R::PoolGauge(self.unanswered.clone()));
-        add("routing_inbox_inputs", "Inputs that wait for their pool", R::PoolGauge(self.inbox_inputs.clone()));
-        add("routing_inbox_full", "Times a link had to stop reading because the inbox was full", R::PoolCounter(self.inbox_full.clone()));
-        add("routing_outbox_events", "Events in the outbox that Kafka does not hold yet", R::PoolGauge(self.outbox_events.clone()));
-        add("routing_outbox_refused", "New contacts sent to the default route because the outbox was full", R::Counter(self.outbox_refused.clone()));
-        add("routing_pool_epoch", "Epoch of the lease held; 0: not the owner", R::PoolGauge(self.pool_epoch.clone()));
-        add("routing_deposed", "Pools lost to another owner", R::Counter(self.deposed.clone()));
-        add("routing_lease_lapses", "Times a pool was given up at its lease's end because Redis was away", R::Counter(self.lease_lapses.clone()));
-        add("routing_waiting_contacts", "Live calls waiting", R::QueueGauge(self.waiting.clone()));
-        add("routing_waiting_virtual_contacts", "Callbacks waiting in line", R::QueueGauge(self.waiting_virtual.clone()));
-        add("routing_contacts", "Contacts in progress", R::PoolGauge(self.contacts.clone()));
-        add("routing_pool_hits", "Times a limit of the pool was met, by limit", R::Reasons(self.pool_hits.clone()));
-        add("routing_peers", "Peers linked", R::Gauge(self.peers.clone()));
-        add("routing_peers_refused", "Links refused, by reason", R::Reasons(self.peers_refused.clone()));
-        add("routing_peers_cut", "Peers disconnected because they did not read", R::Counter(self.peers_cut.clone()));
-        add("routing_frames_refused", "Frames above the contract's limits", R::Counter(self.frames_refused.clone()));
+        add(
+            "routing_inputs",
+            "Inputs taken by pools, by kind",
+            R::Kinds(self.inputs.clone()),
+        );
+        add(
+            "routing_replies",
+            "Replies sent, by kind",
+            R::Kinds(self.replies.clone()),
+        );
+        add(
+            "routing_commands",
+            "Commands for switches, by kind",
+            R::Kinds(self.commands.clone()),
+        );
+        add(
+            "routing_commands_dropped",
+            "Commands that found nobody to take them in time",
+            R::Reasons(self.commands_dropped.clone()),
+        );
+        add(
+            "routing_commands_pending",
+            "Commands kept until a gateway attaches their switch",
+            R::Gauge(self.commands_pending.clone()),
+        );
+        add(
+            "routing_events",
+            "Contact events written to outboxes",
+            R::Counter(self.events.clone()),
+        );
+        add(
+            "routing_commit_seconds",
+            "From sending a batch to Redis to knowing it is there",
+            R::Histogram(self.commit_seconds.clone()),
+        );
+        add(
+            "routing_batch_inputs",
+            "Inputs in one commit",
+            R::Histogram(self.batch_inputs.clone()),
+        );
+        add(
+            "routing_step_seconds",
+            "Applying what came at once to a pool",
+            R::Histogram(self.step_seconds.clone()),
+        );
+        add(
+            "routing_commit_retries",
+            "Commits sent again because their answer was lost",
+            R::Counter(self.commit_retries.clone()),
+        );
+        add(
+            "routing_batches_replayed",
+            "Batches written again to a Redis that had lost them",
+            R::Counter(self.batches_replayed.clone()),
+        );
+        add(
+            "routing_late_answers",
+            "Answers that came after the switch's deadline",
+            R::Counter(self.late_answers.clone()),
+        );
+        add(
+            "routing_unanswered_inputs",
+            "Inputs applied and not answered yet",
+            R::PoolGauge(self.unanswered.clone()),
+        );
+        add(
+            "routing_inbox_inputs",
+            "Inputs that wait for their pool",
+            R::PoolGauge(self.inbox_inputs.clone()),
+        );
+        add(
+            "routing_inbox_full",
+            "Times a link had to stop reading because the inbox was full",
+            R::PoolCounter(self.inbox_full.clone()),
+        );
+        add(
+            "routing_outbox_events",
+            "Events in the outbox that Kafka does not hold yet",
+            R::PoolGauge(self.outbox_events.clone()),
+        );
+        add(
+            "routing_outbox_refused",
+            "New contacts sent to the default route because the outbox was full",
+            R::Counter(self.outbox_refused.clone()),
+        );
+        add(
+            "routing_pool_epoch",
+            "Epoch of the lease held; 0: not the owner",
+            R::PoolGauge(self.pool_epoch.clone()),
+        );
+        add(
+            "routing_deposed",
+            "Pools lost to another owner",
+            R::Counter(self.deposed.clone()),
+        );
+        add(
+            "routing_lease_lapses",
+            "Times a pool was given up at its lease's end because Redis was away",
+            R::Counter(self.lease_lapses.clone()),
+        );
+        add(
+            "routing_waiting_contacts",
+            "Live calls waiting",
+            R::QueueGauge(self.waiting.clone()),
+        );
+        add(
+            "routing_waiting_virtual_contacts",
+            "Callbacks waiting in line",
+            R::QueueGauge(self.waiting_virtual.clone()),
+        );
+        add(
+            "routing_contacts",
+            "Contacts in progress",
+            R::PoolGauge(self.contacts.clone()),
+        );
+        add(
+            "routing_pool_hits",
+            "Times a limit of the pool was met, by limit",
+            R::Reasons(self.pool_hits.clone()),
+        );
+        add(
+            "routing_peers",
+            "Peers linked",
+            R::Gauge(self.peers.clone()),
+        );
+        add(
+            "routing_peers_refused",
+            "Links refused, by reason",
+            R::Reasons(self.peers_refused.clone()),
+        );
+        add(
+            "routing_peers_cut",
+            "Peers disconnected because they did not read",
+            R::Counter(self.peers_cut.clone()),
+        );
+        add(
+            "routing_frames_refused",
+            "Frames above the contract's limits",
+            R::Counter(self.frames_refused.clone()),
+        );
         registry.register("routing_agents", "Agents, by state", self.agents.clone());
         registry.register(
             "routing_expected_wait_seconds",
@@ -200,7 +314,9 @@ impl Metrics {
     /// Counts a broken promise.
     pub(crate) fn violated(&self, violation: &Violation) {
         self.violations
-            .get_or_create(&InvariantLabels { invariant: violation.invariant.name() })
+            .get_or_create(&InvariantLabels {
+                invariant: violation.invariant.name(),
+            })
             .inc();
     }
 
@@ -214,33 +330,57 @@ impl Metrics {
             (AgentState::WrappingUp, status.agents_wrapping_up),
             (AgentState::NotReady, status.agents_not_ready),
         ] {
-            let labels = AgentLabels { pool: pool.to_owned(), state };
+            let labels = AgentLabels {
+                pool: pool.to_owned(),
+                state,
+            };
             self.agents.get_or_create(&labels).set(i64::from(number));
         }
         for queue in &status.queues {
-            let labels = QueueLabels { pool: pool.to_owned(), queue: queue.queue.to_string() };
-            self.waiting.get_or_create(&labels).set(i64::from(queue.waiting));
-            self.waiting_virtual.get_or_create(&labels).set(i64::from(queue.virtual_waiting));
+            let labels = QueueLabels {
+                pool: pool.to_owned(),
+                queue: queue.queue.to_string(),
+            };
+            self.waiting
+                .get_or_create(&labels)
+                .set(i64::from(queue.waiting));
+            self.waiting_virtual
+                .get_or_create(&labels)
+                .set(i64::from(queue.virtual_waiting));
             let wait_ms = u32::try_from(queue.expected_wait_ms).unwrap_or(u32::MAX);
-            self.expected_wait_seconds.get_or_create(&labels).set(f64::from(wait_ms) / 1_000.0);
+            self.expected_wait_seconds
+                .get_or_create(&labels)
+                .set(f64::from(wait_ms) / 1_000.0);
         }
         self.contacts
-            .get_or_create(&PoolLabels { pool: pool.to_owned() })
+            .get_or_create(&PoolLabels {
+                pool: pool.to_owned(),
+            })
             .set(i64::from(status.contacts));
     }
 
     /// The pool is not ours any more: its gauges go.
     pub(crate) fn forget(&self, pool: &str) {
-        let labels = PoolLabels { pool: pool.to_owned() };
+        let labels = PoolLabels {
+            pool: pool.to_owned(),
+        };
         self.pool_epoch.get_or_create(&labels).set(0);
-        for gauge in [&self.unanswered, &self.inbox_inputs, &self.outbox_events, &self.contacts] {
+        for gauge in [
+            &self.unanswered,
+            &self.inbox_inputs,
+            &self.outbox_events,
+            &self.contacts,
+        ] {
             gauge.remove(&labels);
         }
     }
 
     /// Forgets the gauges of one queue of a pool that is not ours any more.
     pub(crate) fn forget_queue(&self, pool: &str, queue: &str) {
-        let labels = QueueLabels { pool: pool.to_owned(), queue: queue.to_owned() };
+        let labels = QueueLabels {
+            pool: pool.to_owned(),
+            queue: queue.to_owned(),
+        };
         self.waiting.remove(&labels);
         self.waiting_virtual.remove(&labels);
         self.expected_wait_seconds.remove(&labels);

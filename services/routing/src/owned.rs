@@ -46,7 +46,10 @@ impl OwnedPools {
             pools: self
                 .pools
                 .iter()
-                .map(|(pool, handle)| v1::OwnedPool { pool: pool.clone(), epoch: handle.epoch })
+                .map(|(pool, handle)| v1::OwnedPool {
+                    pool: pool.clone(),
+                    epoch: handle.epoch,
+                })
                 .collect(),
             draining: self.draining,
         }
@@ -73,7 +76,8 @@ impl Ownership {
     }
 
     pub(crate) fn withdraw(&self, pool: &str) {
-        self.0.send_if_modified(|owned| owned.pools.remove(pool).is_some());
+        self.0
+            .send_if_modified(|owned| owned.pools.remove(pool).is_some());
     }
 
     pub(crate) fn drain(&self) {

@@ -196,7 +196,12 @@ struct Scripts {
 }
 
 impl PoolStore {
-    pub(crate) fn new(connection: ConnectionManager, prefix: &str, pool: &str, owner: Owner) -> Self {
+    pub(crate) fn new(
+        connection: ConnectionManager,
+        prefix: &str,
+        pool: &str,
+        owner: Owner,
+    ) -> Self {
         Self {
             connection,
             pools_key: format!("{prefix}:pools"),
@@ -315,7 +320,11 @@ impl PoolStore {
         ] {
             command.arg(key);
         }
-        command.arg(&self.owner.name).arg(epoch).arg(number).arg(now.0);
+        command
+            .arg(&self.owner.name)
+            .arg(epoch)
+            .arg(number)
+            .arg(now.0);
         command.arg(batch.meta.as_deref().unwrap_or_default());
         let mut bytes = 256;
         command.arg(batch.contacts.len());
@@ -347,7 +356,11 @@ impl PoolStore {
                 .arg(&event.traceparent);
             bytes += 128 + event.bytes.len();
         }
-        Commit { batch: number, bytes, command }
+        Commit {
+            batch: number,
+            bytes,
+            command,
+        }
     }
 
     /// Sends a commit. Sending the same one again is harmless.
@@ -356,7 +369,8 @@ impl PoolStore {
     /// Redis is away or refuses; whether the batch was applied is then not known.
     pub(crate) async fn commit(&self, commit: &Commit) -> RedisResult<Committed> {
         let mut connection = self.connection.clone();
-        let mut answer: RedisResult<(String, u64)> = commit.command.query_async(&mut connection).await;
+        let mut answer: RedisResult<(String, u64)> =
+            commit.command.query_async(&mut connection).await;
         if answer
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Server(ServerErrorKind::NoScript))
@@ -366,7 +380,9 @@ impl PoolStore {
         }
         let (state, number) = answer?;
         Ok(match state.as_str() {
-            "applied" | "repeated" => Committed::Applied { outbox_events: number },
+            "applied" | "repeated" => Committed::Applied {
+                outbox_events: number,
+            },
             "gap" => Committed::Gap { stored: number },
             _ => Committed::Deposed { epoch: number },
         })

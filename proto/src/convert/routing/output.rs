@@ -1,11 +1,11 @@
 //! Domain to wire: replies, commands, turns and notices.
 
 use bytes::Bytes;
+use domain::ContactId;
 use domain::pool::{
     Answer, Command, CommandBody, ContactContext, NoticeKind, QueuePlace, ReplyBody,
     SwitchAgentState,
 };
-use domain::ContactId;
 
 use crate::routing::v1;
 use crate::routing::v1::reply::Body as ReplyOneof;
@@ -19,7 +19,10 @@ fn contact_bytes(contact: ContactId) -> Bytes {
 #[must_use]
 pub fn reply(request_id: u64, contact: Option<ContactId>, body: ReplyBody) -> v1::Reply {
     let body = match body {
-        ReplyBody::Answer { decision, answer: taken } => {
+        ReplyBody::Answer {
+            decision,
+            answer: taken,
+        } => {
             let contact = contact.unwrap_or_default();
             ReplyOneof::Answer(answer(format!("{contact}/{decision}"), taken))
         }
@@ -30,7 +33,10 @@ pub fn reply(request_id: u64, contact: Option<ContactId>, body: ReplyBody) -> v1
             value: fault.value,
         }),
     };
-    v1::Reply { request_id, body: Some(body) }
+    v1::Reply {
+        request_id,
+        body: Some(body),
+    }
 }
 
 /// Who takes the contact.
@@ -38,16 +44,25 @@ pub fn reply(request_id: u64, contact: Option<ContactId>, body: ReplyBody) -> v1
 pub fn answer(decision_id: String, answer: Answer) -> v1::Answer {
     use v1::answer::Body;
     let body = match answer {
-        Answer::Agent { agent, device, context } => {
-            Body::Agent(agent_answer(agent.as_str(), device, context))
-        }
+        Answer::Agent {
+            agent,
+            device,
+            context,
+        } => Body::Agent(agent_answer(agent.as_str(), device, context)),
         Answer::Queue(place) => Body::Queue(queue_answer(place)),
-        Answer::Message { announcement, reason } => {
-            Body::Message(v1::MessageAnswer { announcement, reason: u32::from(reason) })
-        }
+        Answer::Message {
+            announcement,
+            reason,
+        } => Body::Message(v1::MessageAnswer {
+            announcement,
+            reason: u32::from(reason),
+        }),
         Answer::DefaultRoute => Body::DefaultRoute(v1::DefaultRoute {}),
     };
-    v1::Answer { decision_id, body: Some(body) }
+    v1::Answer {
+        decision_id,
+        body: Some(body),
+    }
 }
 
 fn agent_answer(agent: &str, device: String, context: ContactContext) -> v1::AgentAnswer {
@@ -79,7 +94,10 @@ fn queue_answer(place: QueuePlace) -> v1::QueueAnswer {
         windows: place
             .windows
             .iter()
-            .map(|window| v1::Window { from_ms: window.from.0, until_ms: window.until.0 })
+            .map(|window| v1::Window {
+                from_ms: window.from.0,
+                until_ms: window.until.0,
+            })
             .collect(),
     }
 }
@@ -89,37 +107,64 @@ fn queue_answer(place: QueuePlace) -> v1::QueueAnswer {
 #[must_use]
 pub fn command(pool: &str, command: Command) -> Option<v1::SwitchCommand> {
     let body = match command.body {
-        CommandBody::Deflect(Answer::Agent { agent, device, context }) => {
-            CommandOneof::DeflectToAgent(agent_answer(agent.as_str(), device, context))
+        CommandBody::Deflect(Answer::Agent {
+            agent,
+            device,
+            context,
+        }) => CommandOneof::DeflectToAgent(agent_answer(agent.as_str(), device, context)),
+        CommandBody::Deflect(Answer::Queue(place)) => {
+            CommandOneof::DeflectToQueue(queue_answer(place))
         }
-        CommandBody::Deflect(Answer::Queue(place)) => CommandOneof::DeflectToQueue(queue_answer(place)),
-        CommandBody::Deflect(Answer::Message { announcement, reason }) => {
-            CommandOneof::DeflectToMessage(v1::MessageAnswer { announcement, reason: u32::from(reason) })
-        }
-        CommandBody::Transfer { to: Answer::Agent { agent, device, context }, warm } => {
+        CommandBody::Deflect(Answer::Message {
+            announcement,
+            reason,
+        }) => CommandOneof::DeflectToMessage(v1::MessageAnswer {
+            announcement,
+            reason: u32::from(reason),
+        }),
+        CommandBody::Transfer {
+            to:
+                Answer::Agent {
+                    agent,
+                    device,
+                    context,
+                },
+            warm,
+        } => {
             let agent = Some(agent_answer(agent.as_str(), device, context));
             CommandOneof::TransferToAgent(v1::TransferToAgent { agent, warm })
         }
-        CommandBody::Transfer { to: Answer::Queue(place), warm } => {
+        CommandBody::Transfer {
+            to: Answer::Queue(place),
+            warm,
+        } => {
             let queue = Some(queue_answer(place));
             CommandOneof::TransferToQueue(v1::TransferToQueue { queue, warm })
         }
-        CommandBody::SetAgentState { agent, state, reason } => {
-            CommandOneof::SetAgentState(v1::SetAgentState {
-                agent_id: agent.as_str().to_owned(),
-                state: agent_state(state),
-                reason: reason.to_owned(),
-            })
-        }
+        CommandBody::SetAgentState {
+            agent,
+            state,
+            reason,
+        } => CommandOneof::SetAgentState(v1::SetAgentState {
+            agent_id: agent.as_str().to_owned(),
+            state: agent_state(state),
+            reason: reason.to_owned(),
+        }),
         CommandBody::Deflect(Answer::DefaultRoute)
-        | CommandBody::Transfer { to: Answer::Message { .. } | Answer::DefaultRoute, .. } => return None,
+        | CommandBody::Transfer {
+            to: Answer::Message { .. } | Answer::DefaultRoute,
+            ..
+        } => return None,
     };
     Some(v1::SwitchCommand {
         command_id: command.id,
         pool: pool.to_owned(),
         switch_id: command.target.switch.as_str().to_owned(),
         boot_id: command.target.boot.0,
-        call_id: command.call.map(|call| call.as_str().to_owned()).unwrap_or_default(),
+        call_id: command
+            .call
+            .map(|call| call.as_str().to_owned())
+            .unwrap_or_default(),
         contact_id: command.contact.map(contact_bytes).unwrap_or_default(),
         traceparent: command.traceparent,
         body: Some(body),

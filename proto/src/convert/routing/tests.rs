@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 
+use domain::CallerId;
+use domain::pool::{CallbackEnd, Cause};
+
 use super::*;
 
 fn route() -> v1::Route {
@@ -50,7 +53,9 @@ fn a_good_route_comes_out_whole() {
     let good = input(wire(Body::Route(route())), 42).expect("good");
     assert_eq!(good.token, 42);
     assert_eq!(good.contact, Some(ContactId(u128::from_be_bytes([9; 16]))));
-    let InputBody::Route(route) = good.body else { panic!("not a route") };
+    let InputBody::Route(route) = good.body else {
+        panic!("not a route")
+    };
     assert_eq!(route.language, "es", "only the primary subtag routes");
     assert_eq!(route.caller, Some(CallerId(u128::from_be_bytes([7; 16]))));
     assert_eq!(route.deadline, TimeMs(1_764_000_000_400));
@@ -62,20 +67,59 @@ fn every_field_outside_its_limits_is_named() {
         (fault(|_, route| route.line = String::new()), "route.line"),
         (fault(|_, route| route.line = "x".repeat(65)), "route.line"),
         (fault(|_, route| route.topic = "a b".into()), "route.topic"),
-        (fault(|_, route| route.topic_confidence = f32::NAN), "route.topic_confidence"),
-        (fault(|_, route| route.topic_confidence = 1.5), "route.topic_confidence"),
-        (fault(|_, route| route.other_topics = vec!["T".into(); 9]), "route.other_topics"),
-        (fault(|_, route| route.call_id = String::new()), "route.call_id"),
-        (fault(|_, route| route.cross_ref_id = "x".repeat(65)), "route.cross_ref_id"),
-        (fault(|_, route| route.language = "en_US".into()), "route.language"),
-        (fault(|_, route| route.caller = Bytes::from_static(b"short")), "route.caller"),
-        (fault(|_, route| route.arrived_at_ms = u64::MAX), "route.arrived_at_ms"),
-        (fault(|frame, _| frame.contact_id = Bytes::from_static(&[1; 15])), "contact_id"),
-        (fault(|frame, _| frame.contact_id = Bytes::new()), "contact_id"),
-        (fault(|frame, _| frame.switch_id = "a/b".into()), "switch_id"),
-        (fault(|frame, _| frame.switch_id = String::new()), "switch_id"),
+        (
+            fault(|_, route| route.topic_confidence = f32::NAN),
+            "route.topic_confidence",
+        ),
+        (
+            fault(|_, route| route.topic_confidence = 1.5),
+            "route.topic_confidence",
+        ),
+        (
+            fault(|_, route| route.other_topics = vec!["T".into(); 9]),
+            "route.other_topics",
+        ),
+        (
+            fault(|_, route| route.call_id = String::new()),
+            "route.call_id",
+        ),
+        (
+            fault(|_, route| route.cross_ref_id = "x".repeat(65)),
+            "route.cross_ref_id",
+        ),
+        (
+            fault(|_, route| route.language = "en_US".into()),
+            "route.language",
+        ),
+        (
+            fault(|_, route| route.caller = Bytes::from_static(b"short")),
+            "route.caller",
+        ),
+        (
+            fault(|_, route| route.arrived_at_ms = u64::MAX),
+            "route.arrived_at_ms",
+        ),
+        (
+            fault(|frame, _| frame.contact_id = Bytes::from_static(&[1; 15])),
+            "contact_id",
+        ),
+        (
+            fault(|frame, _| frame.contact_id = Bytes::new()),
+            "contact_id",
+        ),
+        (
+            fault(|frame, _| frame.switch_id = "a/b".into()),
+            "switch_id",
+        ),
+        (
+            fault(|frame, _| frame.switch_id = String::new()),
+            "switch_id",
+        ),
         (fault(|frame, _| frame.boot_id = 0), "boot_id"),
-        (fault(|frame, _| frame.traceparent = "x".repeat(129)), "traceparent"),
+        (
+            fault(|frame, _| frame.traceparent = "x".repeat(129)),
+            "traceparent",
+        ),
         (fault(|frame, _| frame.body = None), "body"),
     ];
     for (fault, field) in named {
@@ -87,12 +131,25 @@ fn every_field_outside_its_limits_is_named() {
 
 #[test]
 fn an_unknown_agent_state_is_refused_and_an_unknown_cause_is_unspecified() {
-    let update = v1::AgentChanged { agent_id: "a1".into(), state: 9, ..Default::default() };
+    let update = v1::AgentChanged {
+        agent_id: "a1".into(),
+        state: 9,
+        ..Default::default()
+    };
     let fault = input(wire(Body::Agent(update)), 1).expect_err("refused");
     assert_eq!((fault.field, fault.value.as_str()), ("agent.state", "9"));
-    let failed = v1::Failed { agent_id: "a1".into(), cause: 4_000_000 };
+    let failed = v1::Failed {
+        agent_id: "a1".into(),
+        cause: 4_000_000,
+    };
     let good = input(wire(Body::Failed(failed)), 1).expect("good");
-    assert!(matches!(good.body, InputBody::Failed { cause: Cause::Unspecified, .. }));
+    assert!(matches!(
+        good.body,
+        InputBody::Failed {
+            cause: Cause::Unspecified,
+            ..
+        }
+    ));
 }
 
 #[test]
@@ -109,12 +166,27 @@ fn an_agents_device_is_never_shown() {
 
 #[test]
 fn a_callback_input_needs_no_switch_but_a_report_number() {
-    let mut frame = wire(Body::CancelVirtual(v1::CancelVirtual { end: 3, report_sequence: 0 }));
+    let mut frame = wire(Body::CancelVirtual(v1::CancelVirtual {
+        end: 3,
+        report_sequence: 0,
+    }));
     frame.switch_id = String::new();
     frame.boot_id = 0;
-    assert_eq!(input(frame.clone(), 1).expect_err("no report").field, "cancel_virtual.report_sequence");
-    frame.body = Some(Body::CancelVirtual(v1::CancelVirtual { end: 3, report_sequence: 4 }));
+    assert_eq!(
+        input(frame.clone(), 1).expect_err("no report").field,
+        "cancel_virtual.report_sequence"
+    );
+    frame.body = Some(Body::CancelVirtual(v1::CancelVirtual {
+        end: 3,
+        report_sequence: 4,
+    }));
     let good = input(frame, 1).expect("good");
     assert_eq!(good.source, None);
-    assert_eq!(good.body, InputBody::CancelVirtual { end: CallbackEnd::Cancelled, report: 4 });
+    assert_eq!(
+        good.body,
+        InputBody::CancelVirtual {
+            end: CallbackEnd::Cancelled,
+            report: 4
+        }
+    );
 }

@@ -47,7 +47,9 @@ pub(super) async fn keep(
         if desk.links.linked().remove(&address).is_some() {
             backoff.reset();
         }
-        desk.metrics.routing_links.set(count(desk.links.linked().len()));
+        desk.metrics
+            .routing_links
+            .set(count(desk.links.linked().len()));
         if let Some(suppressed) = log.check() {
             let reason = match &ended {
                 Ok(()) => "it closed the stream".to_owned(),
@@ -90,15 +92,29 @@ async fn run(desk: &Arc<Desk>, address: SocketAddr, host: &str) -> anyhow::Resul
         role: v1::PeerRole::Callback.into(),
         attached_switches: Vec::new(),
     };
-    let first = v1::LinkRequest { hello: Some(hello), ..v1::LinkRequest::default() };
+    let first = v1::LinkRequest {
+        hello: Some(hello),
+        ..v1::LinkRequest::default()
+    };
     frames.send(first).await.context("a new channel has room")?;
     let mut client = RoutingServiceClient::new(channel.clone());
-    let mut responses = client.link(ReceiverStream::new(frame_receiver)).await?.into_inner();
+    let mut responses = client
+        .link(ReceiverStream::new(frame_receiver))
+        .await?
+        .into_inner();
     let writer = tokio::spawn(write(receiver, frames));
     let _writer = AbortOnDrop(writer);
-    let linked = Linked { pools: BTreeMap::new(), sender, channel, pending: BTreeMap::new(), last_request: 0 };
+    let linked = Linked {
+        pools: BTreeMap::new(),
+        sender,
+        channel,
+        pending: BTreeMap::new(),
+        last_request: 0,
+    };
     desk.links.linked().insert(address, linked);
-    desk.metrics.routing_links.set(count(desk.links.linked().len()));
+    desk.metrics
+        .routing_links
+        .set(count(desk.links.linked().len()));
     while let Some(response) = responses.message().await? {
         desk.faults.gate().await;
         take(desk, address, response).await;
@@ -140,7 +156,9 @@ async fn take(desk: &Arc<Desk>, address: SocketAddr, response: v1::LinkResponse)
         let mut linked = desk.links.linked();
         if let Some(link) = linked.get_mut(&address) {
             for reply in response.replies {
-                if let (Some(waiting), Some(body)) = (link.pending.remove(&reply.request_id), reply.body) {
+                if let (Some(waiting), Some(body)) =
+                    (link.pending.remove(&reply.request_id), reply.body)
+                {
                     // Nobody waits any more if the wait timed out just now.
                     let _ = waiting.send(body);
                 }
@@ -167,11 +185,18 @@ async fn take(desk: &Arc<Desk>, address: SocketAddr, response: v1::LinkResponse)
 }
 
 fn owned(desk: &Desk, address: SocketAddr, ownership: v1::Ownership) {
-    let pools: BTreeMap<String, u64> =
-        ownership.pools.into_iter().map(|owned| (owned.pool, owned.epoch)).collect();
+    let pools: BTreeMap<String, u64> = ownership
+        .pools
+        .into_iter()
+        .map(|owned| (owned.pool, owned.epoch))
+        .collect();
     let mut linked = desk.links.linked();
-    let Some(link) = linked.get_mut(&address) else { return };
-    let is_news = pools.iter().any(|(pool, epoch)| link.pools.get(pool) != Some(epoch));
+    let Some(link) = linked.get_mut(&address) else {
+        return;
+    };
+    let is_news = pools
+        .iter()
+        .any(|(pool, epoch)| link.pools.get(pool) != Some(epoch));
     tracing::debug!(%address, replica = ownership.replica_id, pools = pools.len(), "routing announced its pools");
     link.pools = pools;
     drop(linked);
@@ -191,7 +216,10 @@ async fn turn(desk: &Desk, due: v1::VirtualDue) {
         true => runtime::trace::forward(&span, &due.traceparent),
         false => String::new(),
     };
-    let input = Input::Turn { turn: due.turn, traceparent };
+    let input = Input::Turn {
+        turn: due.turn,
+        traceparent,
+    };
     match desk.change_persistently(contact, input).await {
         Ok(Some(_)) => {}
         Ok(None) => tracing::debug!(%contact, turn = due.turn, "a turn for no booking"),
@@ -209,7 +237,16 @@ async fn notified(desk: &Desk, address: SocketAddr, notice: v1::CallbackNotice) 
     desk.faults.pass(Point::NoticeReceived).await;
     // A notice about a contact without a booking is acknowledged too: nothing will ever be
     // known of it here, and routing would repeat it for ever.
-    if let Err(error) = desk.change(contact, Input::Notice { kind, turn: notice.turn }).await {
+    if let Err(error) = desk
+        .change(
+            contact,
+            Input::Notice {
+                kind,
+                turn: notice.turn,
+            },
+        )
+        .await
+    {
         desk.store_failed(&error);
         return;
     }

@@ -105,8 +105,12 @@ impl Links {
         let (reply, replied) = oneshot::channel();
         let (address, request) = {
             let mut linked = self.linked();
-            let Some(address) = owner(&linked, pool) else { return Sent::NoAnswer };
-            let Some(link) = linked.get_mut(&address) else { return Sent::NoAnswer };
+            let Some(address) = owner(&linked, pool) else {
+                return Sent::NoAnswer;
+            };
+            let Some(link) = linked.get_mut(&address) else {
+                return Sent::NoAnswer;
+            };
             link.last_request += 1;
             let request = link.last_request;
             input.request_id = request;
@@ -119,9 +123,10 @@ impl Links {
         let answered = tokio::time::timeout(ANSWER_WITHIN, replied).await;
         match answered {
             Ok(Ok(v1::reply::Body::Acknowledged(_))) => Sent::Acknowledged,
-            Ok(Ok(v1::reply::Body::Refused(refused))) => {
-                Sent::Refused { field: refused.field, limit: refused.limit }
-            }
+            Ok(Ok(v1::reply::Body::Refused(refused))) => Sent::Refused {
+                field: refused.field,
+                limit: refused.limit,
+            },
             Ok(Ok(v1::reply::Body::NotOwner(_))) => {
                 self.disown(address, pool);
                 Sent::NotOwner
@@ -156,6 +161,8 @@ impl Links {
 }
 
 fn owner(linked: &BTreeMap<SocketAddr, Linked>, pool: &str) -> Option<SocketAddr> {
-    let owners = linked.iter().filter_map(|(address, link)| Some((link.pools.get(pool)?, address)));
+    let owners = linked
+        .iter()
+        .filter_map(|(address, link)| Some((link.pools.get(pool)?, address)));
     owners.max().map(|(_, address)| *address)
 }

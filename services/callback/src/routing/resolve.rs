@@ -20,7 +20,9 @@ pub(crate) async fn follow_endpoints(desk: Arc<Desk>, shutdown: Shutdown) {
         let mut wanted = BTreeSet::new();
         let mut complete = true;
         for endpoint in &desk.config.routing_endpoints {
-            let host = endpoint.trim_start_matches("http://").trim_start_matches("https://");
+            let host = endpoint
+                .trim_start_matches("http://")
+                .trim_start_matches("https://");
             match tokio::net::lookup_host(host).await {
                 Ok(addresses) => wanted.extend(addresses.map(|address| (address, host.to_owned()))),
                 Err(error) => {
@@ -34,7 +36,13 @@ pub(crate) async fn follow_endpoints(desk: Arc<Desk>, shutdown: Shutdown) {
         for (address, host) in &wanted {
             links.entry(*address).or_insert_with(|| {
                 let stop = CancellationToken::new();
-                tokio::spawn(link::keep(Arc::clone(&desk), *address, host.clone(), stop.clone(), shutdown.clone()));
+                tokio::spawn(link::keep(
+                    Arc::clone(&desk),
+                    *address,
+                    host.clone(),
+                    stop.clone(),
+                    shutdown.clone(),
+                ));
                 stop
             });
         }

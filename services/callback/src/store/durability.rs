@@ -40,7 +40,11 @@ impl Durability {
             .query_async::<redis::Value>(connection)
             .await
             .is_ok();
-        Ok(if known { Durability::AppendOnlyFile } else { Durability::None })
+        Ok(if known {
+            Durability::AppendOnlyFile
+        } else {
+            Durability::None
+        })
     }
 
     /// Waits until what this connection has written is durable. `false`: not within `timeout_ms`.
@@ -52,13 +56,20 @@ impl Durability {
         match self {
             Durability::Always | Durability::None => Ok(true),
             Durability::Replicas(wanted) => {
-                let have: u32 =
-                    redis::cmd("WAIT").arg(wanted).arg(timeout_ms).query_async(connection).await?;
+                let have: u32 = redis::cmd("WAIT")
+                    .arg(wanted)
+                    .arg(timeout_ms)
+                    .query_async(connection)
+                    .await?;
                 Ok(have >= wanted)
             }
             Durability::AppendOnlyFile => {
-                let (local, _): (u32, u32) =
-                    redis::cmd("WAITAOF").arg(1).arg(0).arg(timeout_ms).query_async(connection).await?;
+                let (local, _): (u32, u32) = redis::cmd("WAITAOF")
+                    .arg(1)
+                    .arg(0)
+                    .arg(timeout_ms)
+                    .query_async(connection)
+                    .await?;
                 Ok(local >= 1)
             }
         }
@@ -75,8 +86,14 @@ impl Durability {
     }
 }
 
-async fn setting(connection: &mut ConnectionManager, name: &str) -> Result<String, redis::RedisError> {
-    let pair: Vec<String> =
-        redis::cmd("CONFIG").arg("GET").arg(name).query_async(connection).await?;
+async fn setting(
+    connection: &mut ConnectionManager,
+    name: &str,
+) -> Result<String, redis::RedisError> {
+    let pair: Vec<String> = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg(name)
+        .query_async(connection)
+        .await?;
     Ok(pair.into_iter().nth(1).unwrap_or_default())
 }

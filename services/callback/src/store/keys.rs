@@ -35,7 +35,10 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new(prefix: &str, shards: Shard) -> Self {
-        Self { prefix: prefix.to_owned(), shards }
+        Self {
+            prefix: prefix.to_owned(),
+            shards,
+        }
     }
 
     fn spread(&self, id: u128) -> Shard {
@@ -66,7 +69,10 @@ impl Keys {
     }
 
     pub(crate) fn pointer(&self, contact: ContactId) -> String {
-        self.in_shard(self.spread(contact.0), &format!("where:{}", member(contact)))
+        self.in_shard(
+            self.spread(contact.0),
+            &format!("where:{}", member(contact)),
+        )
     }
 
     pub(crate) fn seats(&self, pool: &str, from_ms: u64) -> String {
@@ -123,6 +129,9 @@ mod tests {
             let id = index.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
             counts[usize::from(keys.shard_of_caller(CallerId(id)))] += 1;
         }
-        assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (800..1_200).contains(count)),
+            "{counts:?}"
+        );
     }
 }

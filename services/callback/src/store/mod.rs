@@ -10,13 +10,14 @@ pub(crate) mod durability;
 pub(crate) mod keys;
 mod work;
 
-pub(crate) use work::{Entry, ShardLease, Taken, TakeLimits};
+pub(crate) use work::{Entry, ShardLease, TakeLimits, Taken};
 
 use domain::callback::{Booking, Place, Rules};
 use domain::pool::CallbackEnd;
 use domain::{CallerId, ContactId, TimeMs};
-use redis::Script;
+use futures::future::BoxFuture;
 use redis::aio::ConnectionManager;
+use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 
 use crate::faults::Faults;
 use durability::Durability;
@@ -104,7 +105,12 @@ struct Scripts {
 }
 
 impl Store {
-    pub(crate) fn new(connection: ConnectionManager, keys: Keys, ended_ttl_ms: u64, faults: Faults) -> Self {
+    pub(crate) fn new(
+        connection: ConnectionManager,
+        keys: Keys,
+        ended_ttl_ms: u64,
+        faults: Faults,
+    ) -> Self {
         let scripts = Scripts {
             book: Script::new(include_str!("../lua/book.lua")),
             commit: Script::new(include_str!("../lua/commit.lua")),
@@ -115,7 +121,40 @@ impl Store {
             alive: Script::new(include_str!("../lua/alive.lua")),
             seat: Script::new(include_str!("../lua/seat.lua")),
         };
-        Self { connection, keys, ended_ttl_ms, faults, scripts: std::sync::Arc::new(scripts) }
+        Self {
+            connection,
+            keys,
+            ended_ttl_ms,
+            faults,
+            scripts: std::sync::Arc::new(scripts),
+        }
+    }
+
+    /// Sends a command. Boxed and not generic, here and below: each caller would otherwise
+    /// carry a copy of the whole client in its future, and in the binary.
+    fn value<'a>(
+        &'a self,
+        command: &'a redis::Cmd,
+    ) -> BoxFuture<'a, Result<Value, redis::RedisError>> {
+        Box::pin(async move { command.query_async(&mut self.connection().await).await })
+    }
+
+    async fn query<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, Error> {
+        Ok(redis::from_redis_value(self.value(command).await?).map_err(redis::RedisError::from)?)
+    }
+
+    fn invoked<'a>(
+        &'a self,
+        script: &'a ScriptInvocation<'_>,
+    ) -> BoxFuture<'a, Result<Value, redis::RedisError>> {
+        Box::pin(async move { script.invoke_async(&mut self.connection().await).await })
+    }
+
+    async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Error> {
+        Ok(
+            redis::from_redis_value(self.invoked(script).await?)
+                .map_err(redis::RedisError::from)?,
+        )
     }
 
     /// The connection, unless a fault has stopped this replica.
@@ -130,8 +169,15 @@ impl Store {
     }
 
     /// Waits until what was written before is durable.
-    pub(crate) async fn wait_durable(&self, durability: Durability, timeout_ms: u64) -> Result<(), Error> {
-        if durability.wait(&mut self.connection().await, timeout_ms).await? {
+    pub(crate) async fn wait_durable(
+        &self,
+        durability: Durability,
+        timeout_ms: u64,
+    ) -> Result<(), Error> {
+        if durability
+            .wait(&mut self.connection().await, timeout_ms)
+            .await?
+        {
             Ok(())
         } else {
             Err(Error::NotDurable)
@@ -140,9 +186,8 @@ impl Store {
 
     /// The booking of a contact.
     pub(crate) async fn find(&self, contact: ContactId) -> Result<Option<Stored>, Error> {
-        let shard: Option<Shard> = redis::cmd("GET")
-            .arg(self.keys.pointer(contact))
-            .query_async(&mut self.connection().await)
+        let shard: Option<Shard> = self
+            .query(redis::cmd("GET").arg(self.keys.pointer(contact)))
             .await?;
         match shard {
             Some(shard) => self.load(shard, contact).await,
@@ -151,25 +196,41 @@ impl Store {
     }
 
     /// The booking of a contact in a shard.
-    pub(crate) async fn load(&self, shard: Shard, contact: ContactId) -> Result<Option<Stored>, Error> {
-        let (revision, data, code): (Option<u64>, Option<Vec<u8>>, Option<String>) = redis::cmd("HMGET")
-            .arg(self.keys.record(shard, contact))
-            .arg(&["rev", "data", "code"])
-            .query_async(&mut self.connection().await)
+    pub(crate) async fn load(
+        &self,
+        shard: Shard,
+        contact: ContactId,
+    ) -> Result<Option<Stored>, Error> {
+        let (revision, data, code): (Option<u64>, Option<Vec<u8>>, Option<String>) = self
+            .query(
+                redis::cmd("HMGET")
+                    .arg(self.keys.record(shard, contact))
+                    .arg(&["rev", "data", "code"]),
+            )
             .await?;
-        let (Some(revision), Some(data)) = (revision, data) else { return Ok(None) };
+        let (Some(revision), Some(data)) = (revision, data) else {
+            return Ok(None);
+        };
         let booking = decode(contact, &data, code.unwrap_or_default())?;
-        Ok(Some(Stored { shard, revision, booking }))
+        Ok(Some(Stored {
+            shard,
+            revision,
+            booking,
+        }))
     }
 
     /// Who has this code.
     pub(crate) async fn find_code(&self, code: &str) -> Result<Option<Stored>, Error> {
-        let Ok(number) = code.parse::<u32>() else { return Ok(None) };
+        let Ok(number) = code.parse::<u32>() else {
+            return Ok(None);
+        };
         let shard = self.keys.shard_of_code(number);
-        let holder: Option<String> = redis::cmd("HGET")
-            .arg(self.keys.in_shard(shard, "codes"))
-            .arg(code)
-            .query_async(&mut self.connection().await)
+        let holder: Option<String> = self
+            .query(
+                redis::cmd("HGET")
+                    .arg(self.keys.in_shard(shard, "codes"))
+                    .arg(code),
+            )
             .await?;
         match holder.as_deref().and_then(keys::contact) {
             Some(contact) => self.load(shard, contact).await,
@@ -180,27 +241,35 @@ impl Store {
     /// Writes where a contact's booking is, before there is one: a pointer to nothing is
     /// harmless, a booking that cannot be found is not. Gives the other shard that it points
     /// to already, if it does.
-    pub(crate) async fn point(&self, contact: ContactId, shard: Shard) -> Result<Option<Shard>, Error> {
-        let other: Option<Shard> = redis::cmd("SET")
-            .arg(self.keys.pointer(contact))
-            .arg(shard)
-            .arg("EX")
-            .arg(POINTER_SECONDS)
-            .arg("NX")
-            .arg("GET")
-            .query_async(&mut self.connection().await)
+    pub(crate) async fn point(
+        &self,
+        contact: ContactId,
+        shard: Shard,
+    ) -> Result<Option<Shard>, Error> {
+        let other: Option<Shard> = self
+            .query(
+                redis::cmd("SET")
+                    .arg(self.keys.pointer(contact))
+                    .arg(shard)
+                    .arg("EX")
+                    .arg(POINTER_SECONDS)
+                    .arg("NX")
+                    .arg("GET"),
+            )
             .await?;
         Ok(other.filter(|other| *other != shard))
     }
 
     /// Points a contact to another shard.
     pub(crate) async fn point_anew(&self, contact: ContactId, shard: Shard) -> Result<(), Error> {
-        let () = redis::cmd("SET")
-            .arg(self.keys.pointer(contact))
-            .arg(shard)
-            .arg("EX")
-            .arg(POINTER_SECONDS)
-            .query_async(&mut self.connection().await)
+        let () = self
+            .query(
+                redis::cmd("SET")
+                    .arg(self.keys.pointer(contact))
+                    .arg(shard)
+                    .arg("EX")
+                    .arg(POINTER_SECONDS),
+            )
             .await?;
         Ok(())
     }
@@ -208,10 +277,12 @@ impl Store {
     /// The active booking of the same caller and family.
     pub(crate) async fn find_active(&self, booking: &Booking) -> Result<Option<Stored>, Error> {
         let shard = self.keys.shard_of_caller(booking.caller);
-        let holder: Option<String> = redis::cmd("HGET")
-            .arg(self.keys.in_shard(shard, "active"))
-            .arg(active_field(booking))
-            .query_async(&mut self.connection().await)
+        let holder: Option<String> = self
+            .query(
+                redis::cmd("HGET")
+                    .arg(self.keys.in_shard(shard, "active"))
+                    .arg(active_field(booking)),
+            )
             .await?;
         match holder.as_deref().and_then(keys::contact) {
             Some(contact) => self.load(shard, contact).await,
@@ -251,20 +322,26 @@ impl Store {
         for _ in 0..CODE_CANDIDATES {
             invocation.arg(self.candidate_code(shard));
         }
-        let reply: Vec<String> = invocation.invoke_async(&mut self.connection().await).await?;
-        Ok(match reply.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["booked", revision, code] => {
-                let mut booking = booking.clone();
-                booking.code = code.to_owned();
-                Booked::New(Stored { shard, revision: revision.parse().unwrap_or(1), booking })
-            }
-            ["existing", holder] => match keys::contact(holder) {
-                Some(contact) => Booked::Existing(contact),
-                None => Booked::NoCode,
+        let reply: Vec<String> = self.invoke(&invocation).await?;
+        Ok(
+            match reply.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+                ["booked", revision, code] => {
+                    let mut booking = booking.clone();
+                    booking.code = code.to_owned();
+                    Booked::New(Stored {
+                        shard,
+                        revision: revision.parse().unwrap_or(1),
+                        booking,
+                    })
+                }
+                ["existing", holder] => match keys::contact(holder) {
+                    Some(contact) => Booked::Existing(contact),
+                    None => Booked::NoCode,
+                },
+                ["known"] => Booked::Known,
+                _ => Booked::NoCode,
             },
-            ["known"] => Booked::Known,
-            _ => Booked::NoCode,
-        })
+        )
     }
 
     fn candidate_code(&self, shard: Shard) -> String {
@@ -294,8 +371,16 @@ impl Store {
             (Some(_), ReportAt::Keep) => "keep".to_owned(),
             (Some(_), ReportAt::At(at)) => at.0.to_string(),
         };
-        let time_to_live = if booking.is_ended() { self.ended_ttl_ms.to_string() } else { String::new() };
-        let channel = if wake { self.keys.wake_channel() } else { String::new() };
+        let time_to_live = if booking.is_ended() {
+            self.ended_ttl_ms.to_string()
+        } else {
+            String::new()
+        };
+        let channel = if wake {
+            self.keys.wake_channel()
+        } else {
+            String::new()
+        };
         let key = |name| self.keys.in_shard(stored.shard, name);
         let mut invocation = self.scripts.commit.prepare_invoke();
         invocation
@@ -318,17 +403,15 @@ impl Store {
             .arg(time_to_live)
             .arg(channel)
             .arg(stored.shard);
-        let written: u8 = invocation.invoke_async(&mut self.connection().await).await?;
+        let written: u8 = self.invoke(&invocation).await?;
         Ok(written == 1)
     }
 
     /// Takes a seat of a window. `false`: it is full.
-    pub(crate) async fn take_seat(
-        &self,
-        booking: &Booking,
-        capacity: u32,
-    ) -> Result<bool, Error> {
-        let Some(window) = booking.window else { return Ok(true) };
+    pub(crate) async fn take_seat(&self, booking: &Booking, capacity: u32) -> Result<bool, Error> {
+        let Some(window) = booking.window else {
+            return Ok(true);
+        };
         let mut invocation = self.scripts.seat.prepare_invoke();
         invocation
             .key(self.keys.seats(&booking.pool, window.from.0))
@@ -336,38 +419,45 @@ impl Store {
             .arg(capacity)
             // A day after the window nobody asks any more.
             .arg(window.until.plus(86_400_000).0);
-        let taken: u8 = invocation.invoke_async(&mut self.connection().await).await?;
+        let taken: u8 = self.invoke(&invocation).await?;
         Ok(taken == 1)
     }
 
     /// Gives the seat of a booking that was cancelled (or never made) to the next caller.
     pub(crate) async fn free_seat(&self, booking: &Booking) -> Result<(), Error> {
-        let Some(window) = booking.window else { return Ok(()) };
-        let () = redis::cmd("ZREM")
-            .arg(self.keys.seats(&booking.pool, window.from.0))
-            .arg(member(booking.contact))
-            .query_async(&mut self.connection().await)
+        let Some(window) = booking.window else {
+            return Ok(());
+        };
+        let () = self
+            .query(
+                redis::cmd("ZREM")
+                    .arg(self.keys.seats(&booking.pool, window.from.0))
+                    .arg(member(booking.contact)),
+            )
             .await?;
         Ok(())
     }
 
     /// Remembers the most agents seen in an hour of the week.
     pub(crate) async fn saw_agents(&self, pool: &str, hour: u32, agents: u32) -> Result<(), Error> {
-        let () = redis::cmd("HSET")
-            .arg(self.keys.forecast(pool))
-            .arg(hour)
-            .arg(agents)
-            .query_async(&mut self.connection().await)
+        let () = self
+            .query(
+                redis::cmd("HSET")
+                    .arg(self.keys.forecast(pool))
+                    .arg(hour)
+                    .arg(agents),
+            )
             .await?;
         Ok(())
     }
 
     /// Agents seen by hour of the week.
-    pub(crate) async fn agents_seen(&self, pool: &str) -> Result<std::collections::BTreeMap<u32, u32>, Error> {
-        Ok(redis::cmd("HGETALL")
-            .arg(self.keys.forecast(pool))
-            .query_async(&mut self.connection().await)
-            .await?)
+    pub(crate) async fn agents_seen(
+        &self,
+        pool: &str,
+    ) -> Result<std::collections::BTreeMap<u32, u32>, Error> {
+        self.query(redis::cmd("HGETALL").arg(self.keys.forecast(pool)))
+            .await
     }
 
     /// Whether the caller's booking that a code names is theirs.
@@ -382,12 +472,15 @@ pub(crate) fn frees_seat(end: CallbackEnd) -> bool {
 }
 
 fn encode(booking: &Booking) -> Vec<u8> {
-    rmp_serde::to_vec_named(booking).expect("a booking is plain data: nothing in it can fail to encode")
+    rmp_serde::to_vec_named(booking)
+        .expect("a booking is plain data: nothing in it can fail to encode")
 }
 
 pub(crate) fn decode(contact: ContactId, data: &[u8], code: String) -> Result<Booking, Error> {
-    let mut booking: Booking = rmp_serde::from_slice(data)
-        .map_err(|error| Error::Unreadable { contact, reason: error.to_string() })?;
+    let mut booking: Booking = rmp_serde::from_slice(data).map_err(|error| Error::Unreadable {
+        contact,
+        reason: error.to_string(),
+    })?;
     booking.code = code;
     Ok(booking)
 }

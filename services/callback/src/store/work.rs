@@ -52,7 +52,12 @@ struct Raw {
 impl FromRedisValue for Raw {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let (contact, revision, data, code) = FromRedisValue::from_redis_value(value)?;
-        Ok(Self { contact, revision, data, code })
+        Ok(Self {
+            contact,
+            revision,
+            data,
+            code,
+        })
     }
 }
 
@@ -77,40 +82,52 @@ impl Store {
         take_free: bool,
     ) -> Result<Option<ShardLease>, Error> {
         let (mine, epoch): (u8, u64) = self
-            .scripts
-            .lease
-            .key(self.keys.in_shard(shard, "lease"))
-            .arg(owner)
-            .arg(length_ms)
-            .arg(u8::from(take_free))
-            .invoke_async(&mut self.connection().await)
+            .invoke(
+                self.scripts
+                    .lease
+                    .key(self.keys.in_shard(shard, "lease"))
+                    .arg(owner)
+                    .arg(length_ms)
+                    .arg(u8::from(take_free)),
+            )
             .await?;
-        Ok((mine == 1).then(|| ShardLease { shard, owner: owner.to_owned(), epoch }))
+        Ok((mine == 1).then(|| ShardLease {
+            shard,
+            owner: owner.to_owned(),
+            epoch,
+        }))
     }
 
     /// Gives a shard up.
     pub(crate) async fn release(&self, lease: &ShardLease) -> Result<(), Error> {
         let _: u8 = self
-            .scripts
-            .release
-            .key(self.keys.in_shard(lease.shard, "lease"))
-            .arg(&lease.owner)
-            .arg(lease.epoch)
-            .invoke_async(&mut self.connection().await)
+            .invoke(
+                self.scripts
+                    .release
+                    .key(self.keys.in_shard(lease.shard, "lease"))
+                    .arg(&lease.owner)
+                    .arg(lease.epoch),
+            )
             .await?;
         Ok(())
     }
 
     /// Says that this replica lives (or goes), and counts those that do.
-    pub(crate) async fn alive(&self, owner: &str, remembered_ms: u64, lives: bool) -> Result<u32, Error> {
+    pub(crate) async fn alive(
+        &self,
+        owner: &str,
+        remembered_ms: u64,
+        lives: bool,
+    ) -> Result<u32, Error> {
         let count: u32 = self
-            .scripts
-            .alive
-            .key(self.keys.replicas())
-            .arg(owner)
-            .arg(remembered_ms)
-            .arg(u8::from(lives))
-            .invoke_async(&mut self.connection().await)
+            .invoke(
+                self.scripts
+                    .alive
+                    .key(self.keys.replicas())
+                    .arg(owner)
+                    .arg(remembered_ms)
+                    .arg(u8::from(lives)),
+            )
             .await?;
         Ok(count)
     }
@@ -142,15 +159,33 @@ impl Store {
             .arg(limits.dials)
             .arg(limits.reports)
             .arg(self.keys.record_prefix(lease.shard));
-        let reply: Value = invocation.invoke_async(&mut self.connection().await).await?;
-        let Value::Array(parts) = &reply else { return Ok(None) };
+        let reply: Value = self.invoke(&invocation).await?;
+        let Value::Array(parts) = &reply else {
+            return Ok(None);
+        };
         if parts.len() != 6 {
             return Ok(None);
         }
-        let (_, ticks, dials, reports, waiting, dead): (String, Vec<Raw>, Vec<Raw>, Vec<Raw>, u64, u64) =
-            FromRedisValue::from_redis_value(reply).map_err(redis::RedisError::from)?;
-        let read = |raw: Vec<Raw>| raw.into_iter().filter_map(|raw| entry(lease.shard, raw)).collect();
-        Ok(Some(Taken { ticks: read(ticks), dials: read(dials), reports: read(reports), waiting, dead }))
+        let (_, ticks, dials, reports, waiting, dead): (
+            String,
+            Vec<Raw>,
+            Vec<Raw>,
+            Vec<Raw>,
+            u64,
+            u64,
+        ) = FromRedisValue::from_redis_value(reply).map_err(redis::RedisError::from)?;
+        let read = |raw: Vec<Raw>| {
+            raw.into_iter()
+                .filter_map(|raw| entry(lease.shard, raw))
+                .collect()
+        };
+        Ok(Some(Taken {
+            ticks: read(ticks),
+            dials: read(dials),
+            reports: read(reports),
+            waiting,
+            dead,
+        }))
     }
 
     /// Gives due entries back undialled, to be taken again from `due_at` on.
@@ -175,50 +210,83 @@ impl Store {
         for contact in contacts {
             invocation.arg(member(*contact));
         }
-        let _: u64 = invocation.invoke_async(&mut self.connection().await).await?;
+        let _: u64 = self.invoke(&invocation).await?;
         Ok(())
     }
 
     /// Puts an entry whose record cannot be read among the dead.
-    pub(crate) async fn bury(&self, shard: Shard, contact: ContactId, now: TimeMs) -> Result<(), Error> {
+    pub(crate) async fn bury(
+        &self,
+        shard: Shard,
+        contact: ContactId,
+        now: TimeMs,
+    ) -> Result<(), Error> {
         let mut pipe = redis::pipe();
         pipe.atomic();
         for name in ["held", "due", "leased", "reports"] {
-            pipe.cmd("ZREM").arg(self.keys.in_shard(shard, name)).arg(member(contact)).ignore();
+            pipe.cmd("ZREM")
+                .arg(self.keys.in_shard(shard, name))
+                .arg(member(contact))
+                .ignore();
         }
-        pipe.cmd("ZADD").arg(self.keys.in_shard(shard, "dead")).arg(now.0).arg(member(contact)).ignore();
+        pipe.cmd("ZADD")
+            .arg(self.keys.in_shard(shard, "dead"))
+            .arg(now.0)
+            .arg(member(contact))
+            .ignore();
         let () = pipe.query_async(&mut self.connection().await).await?;
         Ok(())
     }
 
     /// Some of the bookings whose place is held, and the cursor of the next ones; 0 at the end.
-    pub(crate) async fn scan_held(&self, shard: Shard, cursor: u64) -> Result<(u64, Vec<ContactId>), Error> {
-        let (next, pairs): (u64, Vec<(String, f64)>) = redis::cmd("ZSCAN")
-            .arg(self.keys.in_shard(shard, "held"))
-            .arg(cursor)
-            .arg("COUNT")
-            .arg(128)
-            .query_async(&mut self.connection().await)
+    pub(crate) async fn scan_held(
+        &self,
+        shard: Shard,
+        cursor: u64,
+    ) -> Result<(u64, Vec<ContactId>), Error> {
+        let (next, pairs): (u64, Vec<(String, f64)>) = self
+            .query(
+                redis::cmd("ZSCAN")
+                    .arg(self.keys.in_shard(shard, "held"))
+                    .arg(cursor)
+                    .arg("COUNT")
+                    .arg(128),
+            )
             .await?;
-        Ok((next, pairs.iter().filter_map(|(id, _)| contact(id)).collect()))
+        Ok((
+            next,
+            pairs.iter().filter_map(|(id, _)| contact(id)).collect(),
+        ))
     }
 
     /// The routing epoch with which a pool's bookings of a shard were last registered.
-    pub(crate) async fn registered_epoch(&self, shard: Shard, pool: &str) -> Result<Option<u64>, Error> {
-        Ok(redis::cmd("HGET")
-            .arg(self.keys.in_shard(shard, "pools"))
-            .arg(pool)
-            .query_async(&mut self.connection().await)
-            .await?)
+    pub(crate) async fn registered_epoch(
+        &self,
+        shard: Shard,
+        pool: &str,
+    ) -> Result<Option<u64>, Error> {
+        self.query(
+            redis::cmd("HGET")
+                .arg(self.keys.in_shard(shard, "pools"))
+                .arg(pool),
+        )
+        .await
     }
 
     /// They are registered with this one now.
-    pub(crate) async fn set_registered_epoch(&self, shard: Shard, pool: &str, epoch: u64) -> Result<(), Error> {
-        let () = redis::cmd("HSET")
-            .arg(self.keys.in_shard(shard, "pools"))
-            .arg(pool)
-            .arg(epoch)
-            .query_async(&mut self.connection().await)
+    pub(crate) async fn set_registered_epoch(
+        &self,
+        shard: Shard,
+        pool: &str,
+        epoch: u64,
+    ) -> Result<(), Error> {
+        let () = self
+            .query(
+                redis::cmd("HSET")
+                    .arg(self.keys.in_shard(shard, "pools"))
+                    .arg(pool)
+                    .arg(epoch),
+            )
             .await?;
         Ok(())
     }
@@ -229,8 +297,15 @@ impl Store {
         for name in ["held", "due", "leased", "dead", "reports"] {
             pipe.cmd("ZCARD").arg(self.keys.in_shard(shard, name));
         }
-        let (held, due, leased, dead, reports) = pipe.query_async(&mut self.connection().await).await?;
-        Ok(Counts { held, due, leased, dead, reports })
+        let (held, due, leased, dead, reports) =
+            pipe.query_async(&mut self.connection().await).await?;
+        Ok(Counts {
+            held,
+            due,
+            leased,
+            dead,
+            reports,
+        })
     }
 }
 
@@ -238,5 +313,13 @@ impl Store {
 fn entry(shard: Shard, raw: Raw) -> Option<Entry> {
     let contact = contact(&raw.contact)?;
     let booking: Result<Booking, Error> = decode(contact, &raw.data, raw.code);
-    Some(booking.map(|booking| Stored { shard, revision: raw.revision, booking }).map_err(|_| contact))
+    Some(
+        booking
+            .map(|booking| Stored {
+                shard,
+                revision: raw.revision,
+                booking,
+            })
+            .map_err(|_| contact),
+    )
 }

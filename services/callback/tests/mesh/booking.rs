@@ -28,7 +28,10 @@ async fn mesh(script: impl Fn(&v1::Dial) -> Plan + Send + Sync + 'static) -> Mes
     mesh_with(RULES, script).await
 }
 
-async fn mesh_with(rules: Rules, script: impl Fn(&v1::Dial) -> Plan + Send + Sync + 'static) -> Mesh {
+async fn mesh_with(
+    rules: Rules,
+    script: impl Fn(&v1::Dial) -> Plan + Send + Sync + 'static,
+) -> Mesh {
     let redis = redis().await;
     let routing = Routing::start().await;
     let phones = Phones::new(&routing, script);
@@ -37,14 +40,22 @@ async fn mesh_with(rules: Rules, script: impl Fn(&v1::Dial) -> Plan + Send + Syn
     let replica = Replica::ready(config).await;
     let gateway = Gateway::new("gateway-1", &[SWITCH], &phones);
     gateway.link(replica.address).await;
-    Mesh { _redis: redis, routing, phones, replica, gateway }
+    Mesh {
+        _redis: redis,
+        routing,
+        phones,
+        replica,
+        gateway,
+    }
 }
 
 impl Mesh {
     async fn wait_end(&self, contact: &Bytes) -> i32 {
-        wait_until("the booking ends", LIMIT, || async { !self.routing.ends(contact).is_empty() })
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
+        wait_until("the booking ends", LIMIT, || async {
+            !self.routing.ends(contact).is_empty()
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
         let ends = self.routing.ends(contact);
         assert_eq!(ends.len(), 1, "exactly one end: {ends:?}");
         ends[0]
@@ -68,7 +79,11 @@ impl Mesh {
     /// The steps of a contact's attempts, as routing heard them.
     fn steps(&self, contact: &Bytes) -> Vec<(u32, i32)> {
         let model = self.routing.model();
-        let reports = model.entries.get(contact).map(|entry| entry.reports.as_slice()).unwrap_or_default();
+        let reports = model
+            .entries
+            .get(contact)
+            .map(|entry| entry.reports.as_slice())
+            .unwrap_or_default();
         let step = |(_, body): &(u32, Body)| match body {
             Body::CallbackProgress(progress) => Some((progress.attempt, progress.step)),
             _ => None,
@@ -85,13 +100,21 @@ async fn a_caller_is_called_back_connected_and_the_code_is_spoken() {
     assert!(accepted.code.len() == 6 && accepted.code.bytes().all(|byte| byte.is_ascii_digit()));
     assert!(!accepted.existing);
     assert_eq!(accepted.contact_id, request.contact_id);
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
-    mesh.replica.wait_state(&request.contact_id, "connected").await;
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
+    mesh.replica
+        .wait_state(&request.contact_id, "connected")
+        .await;
     {
         let state = mesh.phones.state();
         assert_eq!(state.dials.len(), 1);
         let dial = &state.dials[0];
-        assert_eq!((dial.attempt, dial.code.as_str(), dial.switch_id.as_str()), (1, accepted.code.as_str(), SWITCH));
+        assert_eq!(
+            (dial.attempt, dial.code.as_str(), dial.switch_id.as_str()),
+            (1, accepted.code.as_str(), SWITCH)
+        );
         assert_eq!(dial.number, Bytes::from_static(NUMBER));
         assert_eq!(u64::from(dial.ring_ms), RULES.ring_ms);
     }
@@ -109,13 +132,23 @@ async fn a_caller_is_called_back_connected_and_the_code_is_spoken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missed_rings_keep_the_place_until_the_attempts_are_used() {
-    let outcomes = [DialOutcome::NoAnswer, DialOutcome::Voicemail, DialOutcome::Busy];
+    let outcomes = [
+        DialOutcome::NoAnswer,
+        DialOutcome::Voicemail,
+        DialOutcome::Busy,
+    ];
     let mesh = mesh(move |dial| Plan::missed(outcomes[dial.attempt as usize - 1])).await;
     let request = book();
     mesh.gateway.accepted(request.clone()).await;
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Exhausted));
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Exhausted)
+    );
     // 1 dialled, 3 no answer, 5 voicemail, 4 busy, as in routing.v1.
-    assert_eq!(mesh.steps(&request.contact_id), vec![(1, 1), (1, 3), (2, 1), (2, 5), (3, 1), (3, 4)]);
+    assert_eq!(
+        mesh.steps(&request.contact_id),
+        vec![(1, 1), (1, 3), (2, 1), (2, 5), (3, 1), (3, 4)]
+    );
     assert_eq!(mesh.phones.dials(), 3);
     mesh.assert_kept();
 }
@@ -123,13 +156,23 @@ async fn missed_rings_keep_the_place_until_the_attempts_are_used() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_who_hangs_up_before_a_person_comes_is_called_again() {
     let mesh = mesh(|dial| {
-        let then = if dial.attempt == 1 { CallbackNoticeKind::LegLost } else { CallbackNoticeKind::Connected };
-        Plan { then: Some(then), ..Plan::connected() }
+        let then = if dial.attempt == 1 {
+            CallbackNoticeKind::LegLost
+        } else {
+            CallbackNoticeKind::Connected
+        };
+        Plan {
+            then: Some(then),
+            ..Plan::connected()
+        }
     })
     .await;
     let request = book();
     mesh.gateway.accepted(request.clone()).await;
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
     assert_eq!(mesh.phones.dials(), 2);
     mesh.assert_kept();
 }
@@ -143,19 +186,29 @@ async fn a_repeated_booking_is_the_same_and_a_second_one_of_the_caller_finds_the
     let repeat = mesh.gateway.accepted(request.clone()).await;
     assert_eq!((&repeat.code, repeat.existing), (&first.code, false));
 
-    let again = v1::Book { contact_id: bytes_of(unique()), ..request.clone() };
+    let again = v1::Book {
+        contact_id: bytes_of(unique()),
+        ..request.clone()
+    };
     let existing = mesh.gateway.accepted(again).await;
     assert_eq!((&existing.code, existing.existing), (&first.code, true));
     assert_eq!(existing.contact_id, request.contact_id);
 
-    let other_topic = v1::Book { contact_id: bytes_of(unique()), topic: "OTHER".to_owned(), ..request.clone() };
+    let other_topic = v1::Book {
+        contact_id: bytes_of(unique()),
+        topic: "OTHER".to_owned(),
+        ..request.clone()
+    };
     let other = mesh.gateway.accepted(other_topic).await;
     assert!(!other.existing);
     assert_ne!(other.code, first.code);
 
     // Nothing was cancelled: the first is called, once.
     mesh.routing.give_turns(true);
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
     mesh.assert_kept();
 }
 
@@ -164,9 +217,19 @@ async fn many_bookings_of_one_caller_at_once_make_one() {
     let mesh = mesh(|_| Plan::connected()).await;
     mesh.routing.give_turns(false);
     let request = book();
-    let requests = (0..32).map(|_| v1::Book { contact_id: bytes_of(unique()), ..request.clone() });
-    let accepted = futures::future::join_all(requests.map(|request| mesh.gateway.accepted(request))).await;
-    assert_eq!(accepted.iter().filter(|accepted| !accepted.existing).count(), 1);
+    let requests = (0..32).map(|_| v1::Book {
+        contact_id: bytes_of(unique()),
+        ..request.clone()
+    });
+    let accepted =
+        futures::future::join_all(requests.map(|request| mesh.gateway.accepted(request))).await;
+    assert_eq!(
+        accepted
+            .iter()
+            .filter(|accepted| !accepted.existing)
+            .count(),
+        1
+    );
     assert!(accepted.iter().all(|one| one.code == accepted[0].code));
 }
 
@@ -178,24 +241,41 @@ async fn cancelling_by_contact_or_by_code_ends_it_without_a_call() {
     mesh.gateway.accepted(by_contact.clone()).await;
     let code = mesh.gateway.accepted(by_code.clone()).await.code;
     let cancel = |contact_id: Bytes, caller: Bytes, code: &str| {
-        v1::request::Body::Cancel(v1::Cancel { contact_id, caller, code: code.to_owned() })
+        v1::request::Body::Cancel(v1::Cancel {
+            contact_id,
+            caller,
+            code: code.to_owned(),
+        })
     };
     let expect = |existed| Some(v1::response::Body::Cancelled(v1::Cancelled { existed }));
     let stranger = cancel(Bytes::new(), bytes_of(unique()), &code);
-    assert_eq!(mesh.gateway.ask(stranger).await, expect(false), "a code alone does not cancel");
+    assert_eq!(
+        mesh.gateway.ask(stranger).await,
+        expect(false),
+        "a code alone does not cancel"
+    );
     let owner = cancel(Bytes::new(), by_code.caller.clone(), &code);
     assert_eq!(mesh.gateway.ask(owner.clone()).await, expect(true));
     assert_eq!(mesh.gateway.ask(owner).await, expect(false), "it is gone");
     let contact = cancel(by_contact.contact_id.clone(), Bytes::new(), "");
     assert_eq!(mesh.gateway.ask(contact).await, expect(true));
     for request in [&by_contact, &by_code] {
-        assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Cancelled));
+        assert_eq!(
+            mesh.wait_end(&request.contact_id).await,
+            i32::from(CallbackEnd::Cancelled)
+        );
     }
     // The caller may book anew, and is called for that one.
-    let anew = v1::Book { contact_id: bytes_of(unique()), ..by_code };
+    let anew = v1::Book {
+        contact_id: bytes_of(unique()),
+        ..by_code
+    };
     assert!(!mesh.gateway.accepted(anew.clone()).await.existing);
     mesh.routing.give_turns(true);
-    assert_eq!(mesh.wait_end(&anew.contact_id).await, i32::from(CallbackEnd::Connected));
+    assert_eq!(
+        mesh.wait_end(&anew.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
     assert_eq!(mesh.phones.dials(), 1);
     mesh.assert_kept();
 }
@@ -206,14 +286,33 @@ async fn cancelling_while_the_telephone_rings_waits_for_it() {
         (DialOutcome::NoAnswer, CallbackEnd::Cancelled),
         (DialOutcome::Answered, CallbackEnd::Connected),
     ] {
-        let mesh = mesh(move |_| Plan { ring_ms: 150, outcome, ..Plan::connected() }).await;
+        let mesh = mesh(move |_| Plan {
+            ring_ms: 150,
+            outcome,
+            ..Plan::connected()
+        })
+        .await;
         let request = book();
         mesh.gateway.accepted(request.clone()).await;
-        mesh.replica.wait_state(&request.contact_id, "dialling").await;
-        let cancel = v1::Cancel { contact_id: request.contact_id.clone(), ..v1::Cancel::default() };
+        mesh.replica
+            .wait_state(&request.contact_id, "dialling")
+            .await;
+        let cancel = v1::Cancel {
+            contact_id: request.contact_id.clone(),
+            ..v1::Cancel::default()
+        };
         let answer = mesh.gateway.ask(v1::request::Body::Cancel(cancel)).await;
-        assert_eq!(answer, Some(v1::response::Body::Cancelled(v1::Cancelled { existed: true })));
-        assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(end), "{outcome:?}");
+        assert_eq!(
+            answer,
+            Some(v1::response::Body::Cancelled(v1::Cancelled {
+                existed: true
+            }))
+        );
+        assert_eq!(
+            mesh.wait_end(&request.contact_id).await,
+            i32::from(end),
+            "{outcome:?}"
+        );
         assert_eq!(mesh.phones.dials(), 1);
         mesh.assert_kept();
     }
@@ -221,9 +320,14 @@ async fn cancelling_while_the_telephone_rings_waits_for_it() {
 
 /// A window of half an hour, far enough ahead, aligned as routing offers them.
 fn window(hours_ahead: u64) -> v1::Window {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     let slot = u64::try_from(now.as_millis()).expect("small") / 1_800_000 + 1 + 2 * hours_ahead;
-    v1::Window { from_ms: slot * 1_800_000, until_ms: (slot + 1) * 1_800_000 }
+    v1::Window {
+        from_ms: slot * 1_800_000,
+        until_ms: (slot + 1) * 1_800_000,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,41 +335,70 @@ async fn a_window_takes_what_the_forecast_agents_can_serve_and_a_cancellation_fr
     let mesh = mesh(|_| Plan::connected()).await;
     mesh.wait_forecast().await;
     let window = window(1);
-    let windowed = || v1::Book { window: Some(window), ..book() };
+    let windowed = || v1::Book {
+        window: Some(window),
+        ..book()
+    };
     let mut booked: Vec<v1::Book> = Vec::new();
     // 10 agents x 30 min / 10 min x 30 % (the worked example's share).
     for _ in 0..9 {
         let request = windowed();
-        assert_eq!(mesh.gateway.accepted(request.clone()).await.window, Some(window));
+        assert_eq!(
+            mesh.gateway.accepted(request.clone()).await.window,
+            Some(window)
+        );
         booked.push(request);
     }
     let refused = mesh.gateway.refused(windowed()).await;
     assert_eq!(refused.reason(), v1::RefusalReason::WindowFull);
     // Who has a seat is told so again; who has another callback is told of that.
     assert!(!mesh.gateway.accepted(booked[0].clone()).await.existing);
-    let second = v1::Book { contact_id: bytes_of(unique()), ..booked[1].clone() };
+    let second = v1::Book {
+        contact_id: bytes_of(unique()),
+        ..booked[1].clone()
+    };
     assert!(mesh.gateway.accepted(second).await.existing);
-    let cancel = v1::Cancel { contact_id: booked[0].contact_id.clone(), ..v1::Cancel::default() };
+    let cancel = v1::Cancel {
+        contact_id: booked[0].contact_id.clone(),
+        ..v1::Cancel::default()
+    };
     mesh.gateway.ask(v1::request::Body::Cancel(cancel)).await;
     mesh.gateway.accepted(windowed()).await;
     let refused = mesh.gateway.refused(windowed()).await;
     assert_eq!(refused.reason(), v1::RefusalReason::WindowFull);
     // Routing holds the entries until the window opens.
     let model = mesh.routing.model();
-    let entry = model.entries.get(&booked[1].contact_id).expect("registered");
-    let Some((1, Body::RegisterVirtual(report))) = entry.reports.first() else { panic!("{entry:?}") };
-    assert!(report.window && report.from_ms == window.from_ms && report.until_ms == window.until_ms);
+    let entry = model
+        .entries
+        .get(&booked[1].contact_id)
+        .expect("registered");
+    let Some((1, Body::RegisterVirtual(report))) = entry.reports.first() else {
+        panic!("{entry:?}")
+    };
+    assert!(
+        report.window && report.from_ms == window.from_ms && report.until_ms == window.until_ms
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_window_outside_callable_hours_is_refused() {
-    let rules = Rules { hours: Hours { from_hour: 3, until_hour: 4 }, ..RULES };
+    let rules = Rules {
+        hours: Hours {
+            from_hour: 3,
+            until_hour: 4,
+        },
+        ..RULES
+    };
     let mesh = mesh_with(rules, |_| Plan::connected()).await;
     mesh.routing.give_turns(false);
     mesh.wait_forecast().await;
     let mut refused = 0;
     for hour in 0..24 {
-        let request = v1::Book { window: Some(window(hour)), time_zone: "Asia/Kolkata".to_owned(), ..book() };
+        let request = v1::Book {
+            window: Some(window(hour)),
+            time_zone: "Asia/Kolkata".to_owned(),
+            ..book()
+        };
         match mesh.gateway.book(request).await.expect("an answer") {
             v1::response::Body::Accepted(_) => {}
             v1::response::Body::Refused(answer) => {
@@ -275,22 +408,38 @@ async fn a_window_outside_callable_hours_is_refused() {
             v1::response::Body::Cancelled(_) => panic!("nothing was cancelled"),
         }
     }
-    assert!((22..24).contains(&refused), "one hour a day is callable: {refused} refused");
+    assert!(
+        (22..24).contains(&refused),
+        "one hour a day is callable: {refused} refused"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_turn_outside_callable_hours_is_carried_over_with_notice_and_without_a_call() {
     // An hour that is not now, in UTC.
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     let hour = u32::try_from(now.as_secs() / 3_600 % 24).expect("small");
     let from_hour = (hour + 12) % 24;
-    let rules = Rules { hours: Hours { from_hour, until_hour: from_hour + 1 }, ..RULES };
+    let rules = Rules {
+        hours: Hours {
+            from_hour,
+            until_hour: from_hour + 1,
+        },
+        ..RULES
+    };
     let mesh = mesh_with(rules, |_| Plan::connected()).await;
-    let request = v1::Book { time_zone: "UTC".to_owned(), ..book() };
+    let request = v1::Book {
+        time_zone: "UTC".to_owned(),
+        ..book()
+    };
     mesh.gateway.accepted(request.clone()).await;
-    wait_until("routing is told when", LIMIT, || async { !mesh.steps(&request.contact_id).is_empty() })
-        .await
-        .expect("told");
+    wait_until("routing is told when", LIMIT, || async {
+        !mesh.steps(&request.contact_id).is_empty()
+    })
+    .await
+    .expect("told");
     let booking = mesh.replica.state(&request.contact_id).await;
     assert_eq!((booking.state.as_str(), booking.attempts), ("booked", 0));
     assert_eq!(booking.next_at_ms / 3_600_000 % 24, u64::from(from_hour));
@@ -304,26 +453,60 @@ async fn nonsense_is_refused_by_name_and_leaves_no_trace_of_the_number() {
     let mesh = mesh(|_| Plan::connected()).await;
     let number = Bytes::from_static(b"+12025550143");
     let refused = mesh.gateway.refused(v1::Book { number, ..book() }).await;
-    assert_eq!((refused.reason(), refused.field.as_str()), (v1::RefusalReason::Invalid, "number"));
+    assert_eq!(
+        (refused.reason(), refused.field.as_str()),
+        (v1::RefusalReason::Invalid, "number")
+    );
     assert!(!refused.limit.is_empty() && refused.value == "12 bytes");
-    let zone = v1::Book { time_zone: "Moon/Tranquility".to_owned(), ..book() };
+    let zone = v1::Book {
+        time_zone: "Moon/Tranquility".to_owned(),
+        ..book()
+    };
     let refused = mesh.gateway.refused(zone).await;
-    assert_eq!((refused.field.as_str(), refused.value.as_str()), ("time_zone", "Moon/Tranquility"));
-    let past = v1::Book { window: Some(v1::Window { from_ms: 1_000, until_ms: 2_000 }), ..book() };
+    assert_eq!(
+        (refused.field.as_str(), refused.value.as_str()),
+        ("time_zone", "Moon/Tranquility")
+    );
+    let past = v1::Book {
+        window: Some(v1::Window {
+            from_ms: 1_000,
+            until_ms: 2_000,
+        }),
+        ..book()
+    };
     assert_eq!(mesh.gateway.refused(past).await.field, "window");
     // A frame that is too large loses only its surplus.
-    let requests = (1_000_001..=1_000_300).map(|request_id| v1::Request { request_id, ..v1::Request::default() });
-    let frame = v1::LinkRequest { requests: requests.collect(), ..v1::LinkRequest::default() };
+    let requests = (1_000_001..=1_000_300).map(|request_id| v1::Request {
+        request_id,
+        ..v1::Request::default()
+    });
+    let frame = v1::LinkRequest {
+        requests: requests.collect(),
+        ..v1::LinkRequest::default()
+    };
     mesh.gateway.sender().send(frame).await.expect("linked");
-    let junk = v1::DialResult { attempt: 7, outcome: 99, ..v1::DialResult::default() };
-    let frame = v1::LinkRequest { dial_results: vec![junk], ..v1::LinkRequest::default() };
+    let junk = v1::DialResult {
+        attempt: 7,
+        outcome: 99,
+        ..v1::DialResult::default()
+    };
+    let frame = v1::LinkRequest {
+        dial_results: vec![junk],
+        ..v1::LinkRequest::default()
+    };
     mesh.gateway.sender().send(frame).await.expect("linked");
     // The stream goes on.
     let request = book();
     mesh.gateway.accepted(request.clone()).await;
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
     let metrics = mesh.replica.metrics().await;
-    assert!(metrics.contains("trunkline_callback_bookings_total{result=\"Invalid\"} 3"), "{metrics}");
+    assert!(
+        metrics.contains("trunkline_callback_bookings_total{result=\"Invalid\"} 3"),
+        "{metrics}"
+    );
     assert!(!metrics.contains("5550143") && !metrics.contains("Tranquility"));
 }
 
@@ -339,7 +522,10 @@ async fn without_a_gateway_the_place_is_kept_and_no_attempt_is_counted() {
     mesh.gateway.accepted(waiting.clone()).await;
     mesh.gateway.unlink();
     wait_until("the gateway is gone", LIMIT, || async {
-        mesh.replica.metrics().await.contains("trunkline_callback_gateways 0")
+        mesh.replica
+            .metrics()
+            .await
+            .contains("trunkline_callback_gateways 0")
     })
     .await
     .expect("gone");
@@ -353,8 +539,14 @@ async fn without_a_gateway_the_place_is_kept_and_no_attempt_is_counted() {
     // Another gateway, on which only another switch is attached, does as well.
     let other = Gateway::new("gateway-2", &["switch-2"], &mesh.phones);
     other.link(mesh.replica.address).await;
-    assert_eq!(mesh.wait_end(&waiting.contact_id).await, i32::from(CallbackEnd::Connected));
-    assert_eq!(mesh.phones.state().dials.last().expect("dialled").switch_id, "switch-2");
+    assert_eq!(
+        mesh.wait_end(&waiting.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
+    assert_eq!(
+        mesh.phones.state().dials.last().expect("dialled").switch_id,
+        "switch-2"
+    );
     mesh.assert_kept();
 }
 
@@ -363,13 +555,25 @@ async fn a_dial_that_cannot_be_placed_is_tried_again_without_an_attempt() {
     let times = std::sync::atomic::AtomicU32::new(0);
     let mesh = mesh(move |_| {
         let not_placed = times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 4;
-        Plan { not_placed, ..Plan::connected() }
+        Plan {
+            not_placed,
+            ..Plan::connected()
+        }
     })
     .await;
     let request = book();
     mesh.gateway.accepted(request.clone()).await;
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
-    let attempts: Vec<u32> = mesh.phones.state().dials.iter().map(|dial| dial.attempt).collect();
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
+    let attempts: Vec<u32> = mesh
+        .phones
+        .state()
+        .dials
+        .iter()
+        .map(|dial| dial.attempt)
+        .collect();
     assert_eq!(attempts, vec![1; 5]);
     assert_eq!(mesh.replica.state(&request.contact_id).await.attempts, 1);
     mesh.assert_kept();
@@ -378,15 +582,27 @@ async fn a_dial_that_cannot_be_placed_is_tried_again_without_an_attempt() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_dial_result_counts_as_failed_after_ring_time_and_lease() {
     let mesh = mesh(|dial| match dial.attempt {
-        1 => Plan { loses_result: true, ..Plan::missed(DialOutcome::NoAnswer) },
+        1 => Plan {
+            loses_result: true,
+            ..Plan::missed(DialOutcome::NoAnswer)
+        },
         // Answered, but only routing says so.
-        _ => Plan { loses_result: true, ..Plan::connected() },
+        _ => Plan {
+            loses_result: true,
+            ..Plan::connected()
+        },
     })
     .await;
     let request = book();
     mesh.gateway.accepted(request.clone()).await;
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
-    assert_eq!(mesh.steps(&request.contact_id), vec![(1, 1), (1, 6), (2, 1)]);
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
+    assert_eq!(
+        mesh.steps(&request.contact_id),
+        vec![(1, 1), (1, 6), (2, 1)]
+    );
     mesh.assert_kept();
 }
 
@@ -398,7 +614,10 @@ async fn while_routing_is_away_bookings_are_accepted_and_registered_afterwards()
     mesh.gateway.accepted(request.clone()).await;
     assert!(!mesh.routing.has(&request.contact_id));
     mesh.routing.answer(true);
-    assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
+    assert_eq!(
+        mesh.wait_end(&request.contact_id).await,
+        i32::from(CallbackEnd::Connected)
+    );
     mesh.assert_kept();
 }
 
@@ -410,27 +629,43 @@ async fn a_routing_that_lost_its_last_second_is_told_of_every_place_again() {
     for request in &requests {
         mesh.gateway.accepted(request.clone()).await;
     }
-    wait_until("all are registered", LIMIT, || async { mesh.routing.model().entries.len() == 50 })
-        .await
-        .expect("registered");
+    wait_until("all are registered", LIMIT, || async {
+        mesh.routing.model().entries.len() == 50
+    })
+    .await
+    .expect("registered");
     mesh.routing.forget().await;
-    wait_until("all are registered again", LIMIT, || async { mesh.routing.model().entries.len() == 50 })
-        .await
-        .expect("registered");
+    wait_until("all are registered again", LIMIT, || async {
+        mesh.routing.model().entries.len() == 50
+    })
+    .await
+    .expect("registered");
     mesh.routing.give_turns(true);
     for request in &requests {
-        assert_eq!(mesh.wait_end(&request.contact_id).await, i32::from(CallbackEnd::Connected));
+        assert_eq!(
+            mesh.wait_end(&request.contact_id).await,
+            i32::from(CallbackEnd::Connected)
+        );
     }
     mesh.assert_kept();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_that_routing_refuses_is_called_when_it_was_announced() {
-    let mesh = mesh(|_| Plan { then: None, ..Plan::connected() }).await;
+    let mesh = mesh(|_| Plan {
+        then: None,
+        ..Plan::connected()
+    })
+    .await;
     mesh.routing.refuse_registrations();
-    let request = v1::Book { expected_callback_ms: 300, ..book() };
+    let request = v1::Book {
+        expected_callback_ms: 300,
+        ..book()
+    };
     mesh.gateway.accepted(request.clone()).await;
-    mesh.replica.wait_state(&request.contact_id, "connected").await;
+    mesh.replica
+        .wait_state(&request.contact_id, "connected")
+        .await;
     assert_eq!(mesh.phones.dials(), 1);
     mesh.assert_kept();
 }

@@ -15,7 +15,11 @@ use crate::world::{LIMIT, Replica, book, config, redis};
 
 /// First attempt missed, second answered and connected.
 fn second_time_lucky(dial: &v1::Dial) -> Plan {
-    if dial.attempt == 1 { Plan::missed(DialOutcome::NoAnswer) } else { Plan::connected() }
+    if dial.attempt == 1 {
+        Plan::missed(DialOutcome::NoAnswer)
+    } else {
+        Plan::connected()
+    }
 }
 
 /// Asks until somebody accepts: as a gateway does that lost an answer.
@@ -55,13 +59,22 @@ async fn lost_at(redis: &RedisServer, point: Point) {
     gateway.link(second.address).await;
     if !matches!(told, Some(v1::response::Body::Accepted(_))) {
         let accepted = book_until_accepted(&gateway, &request).await;
-        assert!(!accepted.existing, "{point:?}: the same booking, not another one");
+        assert!(
+            !accepted.existing,
+            "{point:?}: the same booking, not another one"
+        );
     }
-    wait_until("the booking ends", LIMIT, || async { !routing.ends(&request.contact_id).is_empty() })
-        .await
-        .unwrap_or_else(|error| panic!("{point:?}: {error}: {:?}", routing.model().entries));
+    wait_until("the booking ends", LIMIT, || async {
+        !routing.ends(&request.contact_id).is_empty()
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{point:?}: {error}: {:?}", routing.model().entries));
     second.wait_state(&request.contact_id, "connected").await;
-    assert_eq!(routing.ends(&request.contact_id), vec![i32::from(CallbackEnd::Connected)], "{point:?}");
+    assert_eq!(
+        routing.ends(&request.contact_id),
+        vec![i32::from(CallbackEnd::Connected)],
+        "{point:?}"
+    );
     assert_eq!(phones.state().faults, Vec::<String>::new(), "{point:?}");
     assert_eq!(routing.model().faults, Vec::<String>::new(), "{point:?}");
 }
@@ -109,7 +122,11 @@ async fn a_booking_accepted_a_moment_before_redis_is_killed_is_there_afterwards(
     for (contact, code) in &accepted {
         replica.wait_state(contact, "connected").await;
         let state = phones.state();
-        let dials: Vec<&v1::Dial> = state.dials.iter().filter(|dial| dial.contact_id == *contact).collect();
+        let dials: Vec<&v1::Dial> = state
+            .dials
+            .iter()
+            .filter(|dial| dial.contact_id == *contact)
+            .collect();
         assert_eq!(dials.len(), 2);
         assert!(dials.iter().all(|dial| dial.code == *code));
     }
@@ -126,15 +143,22 @@ async fn redis_killed_while_callbacks_are_made_costs_nobody_their_callback() {
     gateway.link(replica.address).await;
     let requests: Vec<v1::Book> = (0..60).map(|_| book()).collect();
     for batch in requests.chunks(20) {
-        join_all(batch.iter().map(|request| gateway.accepted(request.clone()))).await;
+        join_all(
+            batch
+                .iter()
+                .map(|request| gateway.accepted(request.clone())),
+        )
+        .await;
         redis.kill9().await.expect("killed");
         redis.restart().await.expect("restarted");
         replica.wait_ready().await;
     }
     for request in &requests {
-        wait_until("it ends", LIMIT, || async { !routing.ends(&request.contact_id).is_empty() })
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
+        wait_until("it ends", LIMIT, || async {
+            !routing.ends(&request.contact_id).is_empty()
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(routing.ends(&request.contact_id).len(), 1);
     }
     assert_eq!(phones.state().faults, Vec::<String>::new());
@@ -152,7 +176,11 @@ async fn while_redis_is_away_nothing_is_promised_and_ready_says_so() {
     redis.kill9().await.expect("killed");
     let refused = gateway.refused(book()).await;
     assert_eq!(refused.reason(), v1::RefusalReason::Unavailable);
-    wait_until("/ready says so", LIMIT, || async { replica.readiness.check().is_err() }).await.expect("said");
+    wait_until("/ready says so", LIMIT, || async {
+        replica.readiness.check().is_err()
+    })
+    .await
+    .expect("said");
     let refused = gateway.refused(book()).await;
     assert_eq!(refused.reason(), v1::RefusalReason::Unavailable);
     redis.restart().await.expect("restarted");
@@ -194,13 +222,18 @@ async fn a_booking_whose_answer_was_lost_with_redis_is_withdrawn() {
 }
 
 fn signal(pid: &str, signal: &str) {
-    let status = std::process::Command::new("kill").args([signal, pid]).status().expect("kill runs");
+    let status = std::process::Command::new("kill")
+        .args([signal, pid])
+        .status()
+        .expect("kill runs");
     assert!(status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_not_durable_is_refused_unless_that_is_wanted() {
-    let redis = RedisServer::start(Durability::EverySecond).await.expect("redis-server starts");
+    let redis = RedisServer::start(Durability::EverySecond)
+        .await
+        .expect("redis-server starts");
     let routing = Routing::start().await;
     let phones = Phones::new(&routing, |_| Plan::connected());
     let strict = config(&redis, &routing);
@@ -208,13 +241,19 @@ async fn a_store_that_is_not_durable_is_refused_unless_that_is_wanted() {
     lenient.require_durable = false;
     let strict = Replica::start(strict).await;
     wait_until("/ready says why", LIMIT, || async {
-        strict.readiness.check().is_err_and(|reason| reason.contains("appendfsync always"))
+        strict
+            .readiness
+            .check()
+            .is_err_and(|reason| reason.contains("appendfsync always"))
     })
     .await
     .expect("said");
     let gateway = Gateway::new("gateway-1", &["switch-1"], &phones);
     gateway.link(strict.address).await;
-    assert_eq!(gateway.refused(book()).await.reason(), v1::RefusalReason::Unavailable);
+    assert_eq!(
+        gateway.refused(book()).await.reason(),
+        v1::RefusalReason::Unavailable
+    );
     let lenient = Replica::ready(lenient).await;
     let other = Gateway::new("gateway-2", &["switch-1"], &phones);
     other.link(lenient.address).await;
@@ -233,8 +272,15 @@ async fn shards_are_shared_handed_over_on_drain_and_taken_over_after_a_crash() {
     }
     let shards = async |replica: &Replica| -> u32 {
         let metrics = replica.metrics().await;
-        let line = metrics.lines().find(|line| line.starts_with("trunkline_callback_shards ")).expect("there");
-        line.rsplit(' ').next().expect("a value").parse().expect("a number")
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("trunkline_callback_shards "))
+            .expect("there");
+        line.rsplit(' ')
+            .next()
+            .expect("a value")
+            .parse()
+            .expect("a number")
     };
     wait_until("each has its share", LIMIT, || async {
         let mut counts = Vec::new();
@@ -247,24 +293,38 @@ async fn shards_are_shared_handed_over_on_drain_and_taken_over_after_a_crash() {
     .expect("shared");
     // A booking taken by one replica is called by whichever has its shard, through the
     // gateway that is linked there.
-    let gateways: Vec<Gateway> =
-        (0..3).map(|index| Gateway::new(&format!("gateway-{index}"), &["switch-1"], &phones)).collect();
+    let gateways: Vec<Gateway> = (0..3)
+        .map(|index| Gateway::new(&format!("gateway-{index}"), &["switch-1"], &phones))
+        .collect();
     for (gateway, replica) in gateways.iter().zip(&replicas) {
         gateway.link(replica.address).await;
     }
     let first: Vec<v1::Book> = (0..24).map(|_| book()).collect();
-    join_all(first.iter().map(|request| gateways[0].accepted(request.clone()))).await;
+    join_all(
+        first
+            .iter()
+            .map(|request| gateways[0].accepted(request.clone())),
+    )
+    .await;
     for request in &first {
-        replicas[1].wait_state(&request.contact_id, "connected").await;
+        replicas[1]
+            .wait_state(&request.contact_id, "connected")
+            .await;
     }
     let drained = replicas.remove(0);
     drained.shutdown.request();
-    wait_until("the gateway is told", LIMIT, || async { gateways[0].was_told_to_drain() }).await.expect("told");
+    wait_until("the gateway is told", LIMIT, || async {
+        gateways[0].was_told_to_drain()
+    })
+    .await
+    .expect("told");
     let mut killed = replicas.remove(0);
     killed.kill();
-    wait_until("the last one has all", LIMIT, || async { shards(&replicas[0]).await == 16 })
-        .await
-        .expect("taken over");
+    wait_until("the last one has all", LIMIT, || async {
+        shards(&replicas[0]).await == 16
+    })
+    .await
+    .expect("taken over");
     let last = book();
     gateways[2].accepted(last.clone()).await;
     replicas[0].wait_state(&last.contact_id, "connected").await;

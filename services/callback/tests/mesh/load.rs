@@ -18,7 +18,11 @@ async fn ten_thousand_due_at_once_are_called_in_batches_each_once() {
     let phones = Phones::new(&routing, |_| Plan::connected());
     let mut config = config(&redis, &routing);
     // Seconds may pass between a dial and its result on a busy machine: that is no fault.
-    config.rules = Some(domain::callback::Rules { ring_ms: 20_000, lease_ms: 60_000, ..RULES });
+    config.rules = Some(domain::callback::Rules {
+        ring_ms: 20_000,
+        lease_ms: 60_000,
+        ..RULES
+    });
     let replica = Replica::ready(config).await;
     let gateway = Gateway::new("gateway-1", &["switch-1"], &phones);
     gateway.link(replica.address).await;
@@ -26,7 +30,12 @@ async fn ten_thousand_due_at_once_are_called_in_batches_each_once() {
     let start = Instant::now();
     let requests: Vec<v1::Book> = (0..COUNT).map(|_| book()).collect();
     for batch in requests.chunks(1_000) {
-        futures::future::join_all(batch.iter().map(|request| gateway.accepted(request.clone()))).await;
+        futures::future::join_all(
+            batch
+                .iter()
+                .map(|request| gateway.accepted(request.clone())),
+        )
+        .await;
     }
     let booked = start.elapsed();
     eprintln!(
@@ -39,13 +48,19 @@ async fn ten_thousand_due_at_once_are_called_in_batches_each_once() {
     routing.give_turns(true);
     let limit = std::time::Duration::from_secs(300);
     wait_until("all are due", limit, || async {
-        replica.metrics().await.contains(&format!("trunkline_callback_entries{{set=\"Due\"}} {COUNT}"))
+        replica.metrics().await.contains(&format!(
+            "trunkline_callback_entries{{set=\"Due\"}} {COUNT}"
+        ))
     })
     .await
     .expect("due");
     let start = Instant::now();
     gateway.link(replica.address).await;
-    wait_until("all are dialled", limit, || async { phones.dials() >= COUNT }).await.expect("dialled");
+    wait_until("all are dialled", limit, || async {
+        phones.dials() >= COUNT
+    })
+    .await
+    .expect("dialled");
     let dialled = start.elapsed();
     eprintln!(
         "{COUNT} dials in {:.2} s: {:.0}/s",
@@ -53,7 +68,9 @@ async fn ten_thousand_due_at_once_are_called_in_batches_each_once() {
         COUNT as f64 / dialled.as_secs_f64()
     );
     wait_until("all are connected", limit, || async {
-        replica.metrics().await.contains(&format!("trunkline_callback_ends_total{{end=\"Connected\"}} {COUNT}"))
+        replica.metrics().await.contains(&format!(
+            "trunkline_callback_ends_total{{end=\"Connected\"}} {COUNT}"
+        ))
     })
     .await
     .expect("connected");

@@ -62,15 +62,25 @@ pub(crate) struct Routing {
 struct Server(Arc<Mutex<Model>>);
 
 fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     u64::try_from(since.as_millis()).expect("before the year 500 million")
 }
 
 impl Routing {
     pub(crate) async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let model = Model { gives_turns: true, answers: true, epoch: 1, agents: 10, ..Model::default() };
+        let model = Model {
+            gives_turns: true,
+            answers: true,
+            epoch: 1,
+            agents: 10,
+            ..Model::default()
+        };
         let model = Arc::new(Mutex::new(model));
         let service = RoutingServiceServer::new(Server(Arc::clone(&model)));
         tokio::spawn(
@@ -109,7 +119,10 @@ impl Routing {
         };
         let ownership = self.model().ownership();
         for link in links {
-            let frame = v1::LinkResponse { ownership: Some(ownership.clone()), ..v1::LinkResponse::default() };
+            let frame = v1::LinkResponse {
+                ownership: Some(ownership.clone()),
+                ..v1::LinkResponse::default()
+            };
             let _ = link.send(Ok(frame)).await;
         }
     }
@@ -135,7 +148,10 @@ impl Routing {
     }
 
     pub(crate) fn ends(&self, contact: &Bytes) -> Vec<i32> {
-        self.model().entries.get(contact).map_or_else(Vec::new, |entry| entry.ends.clone())
+        self.model()
+            .entries
+            .get(contact)
+            .map_or_else(Vec::new, |entry| entry.ends.clone())
     }
 
     pub(crate) fn has(&self, contact: &Bytes) -> bool {
@@ -157,18 +173,29 @@ impl Model {
     fn ownership(&self) -> v1::Ownership {
         v1::Ownership {
             replica_id: "routing-played".to_owned(),
-            pools: vec![v1::OwnedPool { pool: POOL.to_owned(), epoch: self.epoch }],
+            pools: vec![v1::OwnedPool {
+                pool: POOL.to_owned(),
+                epoch: self.epoch,
+            }],
             draining: false,
         }
     }
 
     /// Turns and notices to tell now, each to one link.
-    fn due(&mut self) -> Vec<(mpsc::Sender<Result<v1::LinkResponse, Status>>, v1::LinkResponse)> {
+    fn due(
+        &mut self,
+    ) -> Vec<(
+        mpsc::Sender<Result<v1::LinkResponse, Status>>,
+        v1::LinkResponse,
+    )> {
         self.links.retain(|link| !link.is_closed());
-        let Some(link) = self.links.last().cloned() else { return Vec::new() };
+        let Some(link) = self.links.last().cloned() else {
+            return Vec::new();
+        };
         let mut frame = v1::LinkResponse::default();
         for (contact, entry) in &mut self.entries {
-            if entry.place == Place::Missed && entry.next_at_ms != 0 && now_ms() >= entry.next_at_ms {
+            if entry.place == Place::Missed && entry.next_at_ms != 0 && now_ms() >= entry.next_at_ms
+            {
                 entry.place = Place::Line;
             }
             if entry.place == Place::Line && self.gives_turns {
@@ -200,7 +227,11 @@ impl Model {
                 });
             }
         }
-        if frame.virtual_due.is_empty() && frame.notices.is_empty() { Vec::new() } else { vec![(link, frame)] }
+        if frame.virtual_due.is_empty() && frame.notices.is_empty() {
+            Vec::new()
+        } else {
+            vec![(link, frame)]
+        }
     }
 
     /// Takes a report as the pool does: repeats are dropped by their number.
@@ -218,24 +249,28 @@ impl Model {
         if !is_registration && !self.entries.contains_key(contact) {
             return;
         }
-        let entry = self.entries.entry(contact.clone()).or_insert_with(|| Entry {
-            place: Place::Line,
-            turn: 0,
-            reports: Vec::new(),
-            repeats: 0,
-            next_at_ms: 0,
-            ends: Vec::new(),
-            notice: None,
-            told_at: Instant::now() - REPEAT,
-            dialled: false,
-        });
+        let entry = self
+            .entries
+            .entry(contact.clone())
+            .or_insert_with(|| Entry {
+                place: Place::Line,
+                turn: 0,
+                reports: Vec::new(),
+                repeats: 0,
+                next_at_ms: 0,
+                ends: Vec::new(),
+                notice: None,
+                told_at: Instant::now() - REPEAT,
+                dialled: false,
+            });
         let last = entry.reports.last().map_or(0, |(sequence, _)| *sequence);
         if sequence <= last {
             entry.repeats += 1;
             return;
         }
         if last != 0 && sequence != last + 1 {
-            self.faults.push(format!("report {sequence} came after {last}"));
+            self.faults
+                .push(format!("report {sequence} came after {last}"));
         }
         match &body {
             Body::CallbackProgress(report) => {
@@ -283,7 +318,8 @@ impl RoutingService for Server {
                     if model.answers {
                         for input in frame.inputs {
                             let body = input.body.expect("a body");
-                            let refused = model.refuses_registrations && matches!(body, Body::RegisterVirtual(_));
+                            let refused = model.refuses_registrations
+                                && matches!(body, Body::RegisterVirtual(_));
                             let answer = if refused {
                                 v1::reply::Body::Refused(v1::Refused {
                                     field: "contact_id".to_owned(),
@@ -294,7 +330,10 @@ impl RoutingService for Server {
                                 model.take(&input.contact_id, body);
                                 v1::reply::Body::Acknowledged(v1::Acknowledged {})
                             };
-                            response.replies.push(v1::Reply { request_id: input.request_id, body: Some(answer) });
+                            response.replies.push(v1::Reply {
+                                request_id: input.request_id,
+                                body: Some(answer),
+                            });
                         }
                     }
                     for acknowledged in frame.notice_acknowledgements {
@@ -313,7 +352,10 @@ impl RoutingService for Server {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn get_pool(&self, request: Request<v1::GetPoolRequest>) -> Result<Response<v1::GetPoolResponse>, Status> {
+    async fn get_pool(
+        &self,
+        request: Request<v1::GetPoolRequest>,
+    ) -> Result<Response<v1::GetPoolResponse>, Status> {
         let model = self.0.lock().expect("no test panics with it");
         Ok(Response::new(v1::GetPoolResponse {
             pool: request.into_inner().pool,

@@ -21,10 +21,18 @@ async fn every_booking_is_in_exactly_one_set_and_the_number_only_in_its_record()
     gateway.link(replica.address).await;
     routing.give_turns(false);
     let requests: Vec<v1::Book> = (0..40).map(|_| book()).collect();
-    futures::future::join_all(requests.iter().map(|request| gateway.accepted(request.clone()))).await;
+    futures::future::join_all(
+        requests
+            .iter()
+            .map(|request| gateway.accepted(request.clone())),
+    )
+    .await;
 
     let client = redis::Client::open(redis.url()).expect("a url");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("it answers");
     let members = async |connection: &mut redis::aio::MultiplexedConnection| -> BTreeMap<String, Vec<String>> {
         let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(connection).await.expect("keys");
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -45,9 +53,17 @@ async fn every_booking_is_in_exactly_one_set_and_the_number_only_in_its_record()
     assert!(places.values().all(|sets| *sets == ["held"]), "{places:?}");
 
     // The ciphertext is in the records' data and nowhere else; no key has any part of it.
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg("*")
+        .query_async(&mut connection)
+        .await
+        .expect("keys");
     for key in &keys {
-        let dump: Vec<u8> = redis::cmd("DUMP").arg(key).query_async(&mut connection).await.expect("a dump");
+        let dump: Vec<u8> = redis::cmd("DUMP")
+            .arg(key)
+            .query_async(&mut connection)
+            .await
+            .expect("a dump");
         let has = |text: &[u8]| dump.windows(text.len()).any(|window| window == text);
         let has_number = has(&NUMBER[..16]) || key.contains("number");
         assert!(!has_number || key.contains(":b:"), "{key}");
@@ -59,15 +75,22 @@ async fn every_booking_is_in_exactly_one_set_and_the_number_only_in_its_record()
     }
     wait_until("records of ended bookings go", LIMIT, || async {
         let mut connection = connection.clone();
-        let left: Vec<String> =
-            redis::cmd("KEYS").arg("*:b:*").query_async(&mut connection).await.expect("keys");
+        let left: Vec<String> = redis::cmd("KEYS")
+            .arg("*:b:*")
+            .query_async(&mut connection)
+            .await
+            .expect("keys");
         left.is_empty()
     })
     .await
     .expect("gone");
     assert!(members(&mut connection).await.is_empty());
     for name in ["*:active", "*:codes", "*:reports"] {
-        let left: Vec<String> = redis::cmd("KEYS").arg(name).query_async(&mut connection).await.expect("keys");
+        let left: Vec<String> = redis::cmd("KEYS")
+            .arg(name)
+            .query_async(&mut connection)
+            .await
+            .expect("keys");
         assert_eq!(left, Vec::<String>::new());
     }
 }
@@ -84,10 +107,25 @@ async fn a_record_that_cannot_be_read_is_put_aside_and_others_go_on() {
     let (broken, sound) = (book(), book());
     gateway.accepted(broken.clone()).await;
     let client = redis::Client::open(redis.url()).expect("a url");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
-    let records: Vec<String> = redis::cmd("KEYS").arg("*:b:*").query_async(&mut connection).await.expect("keys");
-    let [record] = &records[..] else { panic!("{records:?}") };
-    let () = redis::cmd("HSET").arg(record).arg("data").arg("junk").query_async(&mut connection).await.expect("set");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("it answers");
+    let records: Vec<String> = redis::cmd("KEYS")
+        .arg("*:b:*")
+        .query_async(&mut connection)
+        .await
+        .expect("keys");
+    let [record] = &records[..] else {
+        panic!("{records:?}")
+    };
+    let () = redis::cmd("HSET")
+        .arg(record)
+        .arg("data")
+        .arg("junk")
+        .query_async(&mut connection)
+        .await
+        .expect("set");
     // Make it overdue, so that the worker comes across it.
     let shard = record.split(":b:").next().expect("a tag");
     let member = record.rsplit(':').next().expect("a contact");

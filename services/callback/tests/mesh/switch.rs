@@ -41,7 +41,11 @@ impl Plan {
     }
 
     pub(crate) fn missed(outcome: DialOutcome) -> Self {
-        Self { outcome, then: None, ..Self::connected() }
+        Self {
+            outcome,
+            then: None,
+            ..Self::connected()
+        }
     }
 }
 
@@ -64,8 +68,15 @@ pub(crate) struct PhoneState {
 }
 
 impl Phones {
-    pub(crate) fn new(routing: &Routing, script: impl Fn(&v1::Dial) -> Plan + Send + Sync + 'static) -> Self {
-        Self { state: Arc::default(), script: Arc::new(script), routing: routing.clone() }
+    pub(crate) fn new(
+        routing: &Routing,
+        script: impl Fn(&v1::Dial) -> Plan + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            state: Arc::default(),
+            script: Arc::new(script),
+            routing: routing.clone(),
+        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, PhoneState> {
@@ -79,8 +90,12 @@ impl Phones {
     async fn dial(self, dial: v1::Dial, gateway: Gateway) {
         let plan = (self.script)(&dial);
         let (contact, attempt) = (dial.contact_id.clone(), dial.attempt);
-        let mut result =
-            v1::DialResult { contact_id: contact.clone(), attempt, outcome: 0, not_placed: plan.not_placed };
+        let mut result = v1::DialResult {
+            contact_id: contact.clone(),
+            attempt,
+            outcome: 0,
+            not_placed: plan.not_placed,
+        };
         {
             let mut state = self.state();
             state.dials.push(dial.clone());
@@ -89,12 +104,17 @@ impl Phones {
                     return;
                 }
                 if !state.busy.insert(contact.clone()) {
-                    state.faults.push(format!("attempt {attempt} over another, or after the end: {contact:?}"));
+                    state.faults.push(format!(
+                        "attempt {attempt} over another, or after the end: {contact:?}"
+                    ));
                 }
             }
         }
         if !plan.not_placed {
-            tokio::time::sleep(Duration::from_millis(plan.ring_ms.min(u64::from(dial.ring_ms)))).await;
+            tokio::time::sleep(Duration::from_millis(
+                plan.ring_ms.min(u64::from(dial.ring_ms)),
+            ))
+            .await;
             result.outcome = u32::try_from(i32::from(plan.outcome)).expect("small");
             match plan.then.filter(|_| plan.outcome == DialOutcome::Answered) {
                 // Stays busy: whoever was served must not be called again.
@@ -154,17 +174,33 @@ impl Gateway {
             switch_id: (*switch).to_owned(),
             boot_id: 1,
         });
-        v1::GatewayHello { gateway_id: self.name.clone(), switches: switches.collect() }
+        v1::GatewayHello {
+            gateway_id: self.name.clone(),
+            switches: switches.collect(),
+        }
     }
 
     /// Links to a replica, which has said hello when this returns.
     pub(crate) async fn link(&self, address: SocketAddr) {
         let (sender, receiver) = mpsc::channel(1_024);
-        let first = v1::LinkRequest { hello: Some(self.hello()), ..v1::LinkRequest::default() };
+        let first = v1::LinkRequest {
+            hello: Some(self.hello()),
+            ..v1::LinkRequest::default()
+        };
         sender.send(first).await.expect("room");
-        let mut client = CallbackServiceClient::connect(format!("http://{address}")).await.expect("it serves");
-        let mut responses = client.link(ReceiverStream::new(receiver)).await.expect("it links").into_inner();
-        let hello = responses.message().await.expect("a frame").expect("a frame");
+        let mut client = CallbackServiceClient::connect(format!("http://{address}"))
+            .await
+            .expect("it serves");
+        let mut responses = client
+            .link(ReceiverStream::new(receiver))
+            .await
+            .expect("it links")
+            .into_inner();
+        let hello = responses
+            .message()
+            .await
+            .expect("a frame")
+            .expect("a frame");
         assert!(!hello.replica_id.is_empty());
         let link = {
             let mut inner = self.inner();
@@ -210,7 +246,10 @@ impl Gateway {
     async fn result(&self, result: v1::DialResult) {
         for _ in 0..200 {
             let sender = self.inner().sender.clone();
-            let frame = v1::LinkRequest { dial_results: vec![result.clone()], ..v1::LinkRequest::default() };
+            let frame = v1::LinkRequest {
+                dial_results: vec![result.clone()],
+                ..v1::LinkRequest::default()
+            };
             if let Some(sender) = sender
                 && sender.send(frame).await.is_ok()
             {
@@ -231,8 +270,15 @@ impl Gateway {
             inner.waiting.insert(request_id, reply);
             request_id
         };
-        let request = v1::Request { request_id, traceparent: String::new(), body: Some(body) };
-        let frame = v1::LinkRequest { requests: vec![request], ..v1::LinkRequest::default() };
+        let request = v1::Request {
+            request_id,
+            traceparent: String::new(),
+            body: Some(body),
+        };
+        let frame = v1::LinkRequest {
+            requests: vec![request],
+            ..v1::LinkRequest::default()
+        };
         sender.send(frame).await.ok()?;
         replied.await.ok()
     }

@@ -20,7 +20,10 @@ pub(crate) const RULES: Rules = Rules {
     attempt_spacing_ms: 100,
     ring_ms: 200,
     lease_ms: 400,
-    hours: Hours { from_hour: 0, until_hour: 24 },
+    hours: Hours {
+        from_hour: 0,
+        until_hour: 24,
+    },
     not_placed_retry_ms: 20,
     look_after_ms: 60_000,
     answered_max_ms: 20_000,
@@ -31,7 +34,9 @@ pub(crate) const RULES: Rules = Rules {
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn redis() -> RedisServer {
-    RedisServer::start(Durability::Always).await.expect("redis-server starts")
+    RedisServer::start(Durability::Always)
+        .await
+        .expect("redis-server starts")
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -67,7 +72,9 @@ impl Replica {
                 .build()
                 .expect("a runtime");
             let shutdown = Shutdown::new();
-            let running = runtime.block_on(callback::start(config, shutdown.clone())).expect("it starts");
+            let running = runtime
+                .block_on(callback::start(config, shutdown.clone()))
+                .expect("it starts");
             Self {
                 address: running.grpc.expect("it serves"),
                 admin: running.admin,
@@ -87,9 +94,11 @@ impl Replica {
     }
 
     pub(crate) async fn wait_ready(&self) {
-        wait_until("the replica is ready", LIMIT, || async { self.readiness.check().is_ok() })
-            .await
-            .expect("ready");
+        wait_until("the replica is ready", LIMIT, || async {
+            self.readiness.check().is_ok()
+        })
+        .await
+        .expect("ready");
     }
 
     /// As kill -9 would.
@@ -101,14 +110,19 @@ impl Replica {
 
     /// The booking of a contact; asked again while the store is just coming back.
     pub(crate) async fn state(&self, contact: &Bytes) -> v1::GetBookingResponse {
-        let mut client =
-            CallbackServiceClient::connect(format!("http://{}", self.address)).await.expect("it serves");
+        let mut client = CallbackServiceClient::connect(format!("http://{}", self.address))
+            .await
+            .expect("it serves");
         let start = std::time::Instant::now();
         loop {
-            let request = v1::GetBookingRequest { contact_id: contact.clone() };
+            let request = v1::GetBookingRequest {
+                contact_id: contact.clone(),
+            };
             match client.get_booking(request).await {
                 Ok(answer) => return answer.into_inner(),
-                Err(status) if status.code() == tonic::Code::Unavailable && start.elapsed() < LIMIT => {
+                Err(status)
+                    if status.code() == tonic::Code::Unavailable && start.elapsed() < LIMIT =>
+                {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(status) => panic!("{status}"),
@@ -117,14 +131,18 @@ impl Replica {
     }
 
     pub(crate) async fn wait_state(&self, contact: &Bytes, state: &str) {
-        wait_until(state, LIMIT, || async { self.state(contact).await.state == state })
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
+        wait_until(state, LIMIT, || async {
+            self.state(contact).await.state == state
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
     }
 
     pub(crate) async fn metrics(&self) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = tokio::net::TcpStream::connect(self.admin).await.expect("it serves");
+        let mut stream = tokio::net::TcpStream::connect(self.admin)
+            .await
+            .expect("it serves");
         stream
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
             .await

@@ -25,7 +25,12 @@ pub fn window_capacity(forecast: Forecast, window_ms: u64, share_percent: u32) -
 
 /// Whether one more callback fits into a window that holds `booked` of them.
 #[must_use]
-pub fn window_has_room(forecast: Forecast, window_ms: u64, share_percent: u32, booked: u32) -> bool {
+pub fn window_has_room(
+    forecast: Forecast,
+    window_ms: u64,
+    share_percent: u32,
+    booked: u32,
+) -> bool {
     booked < window_capacity(forecast, window_ms, share_percent)
 }
 
@@ -35,7 +40,10 @@ mod tests {
 
     #[test]
     fn a_window_holds_the_callbacks_share_of_the_agents_time() {
-        let forecast = Forecast { agents: 40, handle_time_ms: 600_000 };
+        let forecast = Forecast {
+            agents: 40,
+            handle_time_ms: 600_000,
+        };
         // 40 agents x 30 minutes / 10 minutes = 120 contacts, a quarter of them callbacks.
         assert_eq!(window_capacity(forecast, 1_800_000, 25), 30);
         assert!(window_has_room(forecast, 1_800_000, 25, 29));
@@ -44,15 +52,24 @@ mod tests {
 
     #[test]
     fn without_agents_or_share_nothing_is_promised() {
-        let nobody = Forecast { agents: 0, handle_time_ms: 600_000 };
+        let nobody = Forecast {
+            agents: 0,
+            handle_time_ms: 600_000,
+        };
         assert_eq!(window_capacity(nobody, 1_800_000, 100), 0);
-        let somebody = Forecast { agents: 10, ..nobody };
+        let somebody = Forecast {
+            agents: 10,
+            ..nobody
+        };
         assert_eq!(window_capacity(somebody, 1_800_000, 0), 0);
     }
 
     #[test]
     fn extremes_do_not_overflow() {
-        let forecast = Forecast { agents: u32::MAX, handle_time_ms: 0 };
+        let forecast = Forecast {
+            agents: u32::MAX,
+            handle_time_ms: 0,
+        };
         assert_eq!(window_capacity(forecast, u64::MAX, u32::MAX), u32::MAX);
     }
 

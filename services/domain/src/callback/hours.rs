@@ -30,7 +30,11 @@ impl Zone {
     /// `time_zone` if the name is empty, too long, or not in the embedded tables.
     pub fn parse(name: &str) -> Result<Self, FieldError> {
         let fault = || {
-            FieldError::new("time_zone", "an IANA time zone of at most 64 bytes", name.escape_default())
+            FieldError::new(
+                "time_zone",
+                "an IANA time zone of at most 64 bytes",
+                name.escape_default(),
+            )
         };
         if name.is_empty() || name.len() > ZONE_BYTES_MAX {
             return Err(fault());
@@ -119,7 +123,10 @@ impl Hours {
 mod tests {
     use super::*;
 
-    const HOURS: Hours = Hours { from_hour: 8, until_hour: 21 };
+    const HOURS: Hours = Hours {
+        from_hour: 8,
+        until_hour: 21,
+    };
 
     fn at(text: &str) -> TimeMs {
         let timestamp: Timestamp = text.parse().expect("a timestamp");
@@ -134,7 +141,10 @@ mod tests {
         assert!(HOURS.are_callable(&new_york, moment), "08:30 there");
         assert!(!HOURS.are_callable(&los_angeles, moment), "05:30 there");
         assert_eq!(HOURS.next_callable(&new_york, moment), moment);
-        assert_eq!(HOURS.next_callable(&los_angeles, moment), at("2026-04-13T15:00:00Z"));
+        assert_eq!(
+            HOURS.next_callable(&los_angeles, moment),
+            at("2026-04-13T15:00:00Z")
+        );
     }
 
     #[test]
@@ -143,15 +153,24 @@ mod tests {
         // 7 March 2026, 21:00 EST; clocks go forward that night, so 08:00 is EDT.
         let evening = at("2026-03-08T02:00:00Z");
         assert!(!HOURS.are_callable(&zone, evening));
-        assert_eq!(HOURS.next_callable(&zone, evening), at("2026-03-08T12:00:00Z"));
+        assert_eq!(
+            HOURS.next_callable(&zone, evening),
+            at("2026-03-08T12:00:00Z")
+        );
     }
 
     #[test]
     fn an_opening_hour_that_the_change_of_clocks_skips_opens_when_the_gap_ends() {
         let zone = Zone::parse("America/New_York").expect("exists");
-        let early = Hours { from_hour: 2, until_hour: 5 };
+        let early = Hours {
+            from_hour: 2,
+            until_hour: 5,
+        };
         let midnight = at("2026-03-08T05:30:00Z");
-        assert_eq!(early.next_callable(&zone, midnight), at("2026-03-08T07:00:00Z"));
+        assert_eq!(
+            early.next_callable(&zone, midnight),
+            at("2026-03-08T07:00:00Z")
+        );
     }
 
     #[test]
@@ -167,8 +186,16 @@ mod tests {
     #[test]
     fn a_window_may_end_when_the_last_hour_does() {
         let zone = Zone::parse("UTC").expect("exists");
-        assert!(HOURS.hold(&zone, at("2026-04-14T20:00:00Z"), at("2026-04-14T21:00:00Z")));
-        assert!(!HOURS.hold(&zone, at("2026-04-14T20:00:00Z"), at("2026-04-14T21:00:01Z")));
+        assert!(HOURS.hold(
+            &zone,
+            at("2026-04-14T20:00:00Z"),
+            at("2026-04-14T21:00:00Z")
+        ));
+        assert!(!HOURS.hold(
+            &zone,
+            at("2026-04-14T20:00:00Z"),
+            at("2026-04-14T21:00:01Z")
+        ));
     }
 
     #[test]

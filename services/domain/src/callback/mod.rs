@@ -27,13 +27,16 @@
 mod booking;
 mod capacity;
 mod hours;
+mod input;
+mod life;
 mod report;
 #[cfg(test)]
 mod tests;
 
-pub use booking::{Booking, DialEnd, Input, NewBooking, Output, Place, State};
+pub use booking::Booking;
 pub use capacity::{Forecast, window_capacity, window_has_room};
 pub use hours::{Hours, Zone};
+pub use input::{DialEnd, Input, NewBooking, Output, Place, State};
 pub use report::{Report, ReportBody};
 
 use crate::policy::CallbackPolicy;

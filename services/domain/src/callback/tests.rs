@@ -15,7 +15,10 @@ const RULES: Rules = Rules {
     attempt_spacing_ms: 300_000,
     ring_ms: 25_000,
     lease_ms: 15_000,
-    hours: Hours { from_hour: 8, until_hour: 21 },
+    hours: Hours {
+        from_hour: 8,
+        until_hour: 21,
+    },
     not_placed_retry_ms: 1_000,
     look_after_ms: 300_000,
     answered_max_ms: 3_600_000,
@@ -53,7 +56,10 @@ fn tell(booking: &mut Booking, now: TimeMs, input: Input) -> Vec<Output> {
 }
 
 fn turn(number: u32) -> Input {
-    Input::Turn { turn: number, traceparent: String::new() }
+    Input::Turn {
+        turn: number,
+        traceparent: String::new(),
+    }
 }
 
 fn ended(attempt: u32, end: DialEnd) -> Input {
@@ -71,7 +77,10 @@ fn settle(booking: &mut Booking, now: TimeMs) {
 fn dialled() -> Booking {
     let mut booking = booking();
     tell(&mut booking, NOON, turn(1));
-    assert_eq!(tell(&mut booking, NOON, Input::Dial), vec![Output::Dial { attempt: 1 }]);
+    assert_eq!(
+        tell(&mut booking, NOON, Input::Dial),
+        vec![Output::Dial { attempt: 1 }]
+    );
     booking
 }
 
@@ -80,8 +89,18 @@ fn a_booking_registers_its_place_and_waits_for_its_turn() {
     let mut booking = booking();
     assert_eq!(booking.state(), State::Booked);
     let report = booking.first_report().expect("a registration").clone();
-    assert_eq!(report, Report { sequence: 1, body: ReportBody::Register { window: None } });
-    assert_eq!(tell(&mut booking, NOON, Input::Dial), vec![], "not its turn");
+    assert_eq!(
+        report,
+        Report {
+            sequence: 1,
+            body: ReportBody::Register { window: None }
+        }
+    );
+    assert_eq!(
+        tell(&mut booking, NOON, Input::Dial),
+        vec![],
+        "not its turn"
+    );
     assert!(matches!(booking.place(&RULES), Place::Held(_)));
 }
 
@@ -90,7 +109,10 @@ fn a_caller_who_answers_and_is_connected_ends_connected_once() {
     let mut booking = dialled();
     tell(&mut booking, NOON.plus(5_000), ended(1, DialEnd::Answered));
     assert!(matches!(booking.state(), State::Answered { .. }));
-    let notice = Input::Notice { kind: NoticeKind::Connected, turn: 1 };
+    let notice = Input::Notice {
+        kind: NoticeKind::Connected,
+        turn: 1,
+    };
     assert_eq!(
         tell(&mut booking, NOON.plus(9_000), notice.clone()),
         vec![Output::Ended(CallbackEnd::Connected)]
@@ -102,18 +124,29 @@ fn a_caller_who_answers_and_is_connected_ends_connected_once() {
 #[test]
 fn connected_may_be_heard_before_the_dial_result() {
     let mut booking = dialled();
-    let notice = Input::Notice { kind: NoticeKind::Connected, turn: 1 };
+    let notice = Input::Notice {
+        kind: NoticeKind::Connected,
+        turn: 1,
+    };
     assert_eq!(
         tell(&mut booking, NOON.plus(9_000), notice),
         vec![Output::Ended(CallbackEnd::Connected)]
     );
-    assert_eq!(tell(&mut booking, NOON.plus(9_500), ended(1, DialEnd::Answered)), vec![]);
+    assert_eq!(
+        tell(&mut booking, NOON.plus(9_500), ended(1, DialEnd::Answered)),
+        vec![]
+    );
     assert_eq!(booking.attempts(), 1);
 }
 
 #[test]
 fn a_missed_ring_keeps_the_place_and_says_when_the_next_attempt_is() {
-    for end in [DialEnd::NoAnswer, DialEnd::Busy, DialEnd::Voicemail, DialEnd::Failed] {
+    for end in [
+        DialEnd::NoAnswer,
+        DialEnd::Busy,
+        DialEnd::Voicemail,
+        DialEnd::Failed,
+    ] {
         let mut booking = dialled();
         tell(&mut booking, NOON.plus(20_000), ended(1, end));
         assert_eq!(booking.state(), State::Booked, "{end:?}");
@@ -130,11 +163,18 @@ fn the_last_attempt_missed_exhausts_the_booking() {
     for attempt in 1..=RULES.attempts_max {
         tell(&mut booking, now, turn(attempt));
         now = now.max(booking.next_at());
-        assert_eq!(tell(&mut booking, now, Input::Dial), vec![Output::Dial { attempt }]);
+        assert_eq!(
+            tell(&mut booking, now, Input::Dial),
+            vec![Output::Dial { attempt }]
+        );
         now = now.plus(20_000);
         let outputs = tell(&mut booking, now, ended(attempt, DialEnd::Voicemail));
         let exhausted = outputs.contains(&Output::Ended(CallbackEnd::Exhausted));
-        assert_eq!(exhausted, attempt == RULES.attempts_max, "attempt {attempt}");
+        assert_eq!(
+            exhausted,
+            attempt == RULES.attempts_max,
+            "attempt {attempt}"
+        );
     }
     assert_eq!(booking.state_name(), "exhausted");
 }
@@ -147,7 +187,10 @@ fn a_dial_that_never_reached_the_switch_is_no_attempt() {
         tell(&mut booking, now, ended(1, DialEnd::NotPlaced));
         assert_eq!(booking.place(&RULES), Place::Due(now.plus(wait_ms)));
         now = now.plus(wait_ms);
-        assert_eq!(tell(&mut booking, now, Input::Dial), vec![Output::Dial { attempt: 1 }]);
+        assert_eq!(
+            tell(&mut booking, now, Input::Dial),
+            vec![Output::Dial { attempt: 1 }]
+        );
     }
     assert_eq!(booking.attempts(), 0);
 }
@@ -176,7 +219,10 @@ fn an_answer_that_comes_after_the_silence_stops_the_next_attempt() {
 fn a_lost_leg_is_an_attempt_used_and_the_place_is_kept() {
     let mut booking = dialled();
     tell(&mut booking, NOON.plus(5_000), ended(1, DialEnd::Answered));
-    let notice = Input::Notice { kind: NoticeKind::LegLost, turn: 1 };
+    let notice = Input::Notice {
+        kind: NoticeKind::LegLost,
+        turn: 1,
+    };
     tell(&mut booking, NOON.plus(9_000), notice.clone());
     assert_eq!((booking.state(), booking.attempts()), (State::Booked, 1));
     let before = booking.clone();
@@ -189,11 +235,20 @@ fn a_turn_outside_callable_hours_is_carried_over_with_notice() {
     let mut booking = booking();
     settle(&mut booking, NOON);
     let night = NOON.plus(11 * 3_600_000);
-    assert_eq!(tell(&mut booking, night, turn(1)), vec![Output::CarriedOver]);
+    assert_eq!(
+        tell(&mut booking, night, turn(1)),
+        vec![Output::CarriedOver]
+    );
     let morning = NOON.plus(21 * 3_600_000);
     assert_eq!(booking.next_at(), morning, "08:00 in New York");
     let report = booking.first_report().expect("a notice");
-    assert_eq!(report.body, ReportBody::CarriedOver { attempt: 1, next_at: morning });
+    assert_eq!(
+        report.body,
+        ReportBody::CarriedOver {
+            attempt: 1,
+            next_at: morning
+        }
+    );
     assert_eq!(booking.attempts(), 0);
 }
 
@@ -202,24 +257,46 @@ fn waiting_for_a_gateway_into_the_night_dials_nobody_out_of_bed() {
     let mut booking = booking();
     tell(&mut booking, NOON, turn(1));
     let night = NOON.plus(11 * 3_600_000);
-    assert_eq!(tell(&mut booking, night, Input::Dial), vec![Output::CarriedOver]);
+    assert_eq!(
+        tell(&mut booking, night, Input::Dial),
+        vec![Output::CarriedOver]
+    );
 }
 
 #[test]
 fn a_window_is_not_dialled_before_it_opens() {
-    let window = Window { from: NOON.plus(3_600_000), until: NOON.plus(5_400_000) };
-    let mut booking =
-        Booking::new(NewBooking { window: Some(window), ..request() }, None, NOON, &RULES);
+    let window = Window {
+        from: NOON.plus(3_600_000),
+        until: NOON.plus(5_400_000),
+    };
+    let mut booking = Booking::new(
+        NewBooking {
+            window: Some(window),
+            ..request()
+        },
+        None,
+        NOON,
+        &RULES,
+    );
     tell(&mut booking, NOON.plus(60_000), turn(1));
     assert_eq!(booking.place(&RULES), Place::Due(window.from));
-    assert_eq!(tell(&mut booking, window.from.minus(1), Input::Dial), vec![]);
-    assert_eq!(tell(&mut booking, window.from, Input::Dial), vec![Output::Dial { attempt: 1 }]);
+    assert_eq!(
+        tell(&mut booking, window.from.minus(1), Input::Dial),
+        vec![]
+    );
+    assert_eq!(
+        tell(&mut booking, window.from, Input::Dial),
+        vec![Output::Dial { attempt: 1 }]
+    );
 }
 
 #[test]
 fn cancelling_before_the_dial_ends_it_at_once() {
     let mut booking = booking();
-    assert_eq!(tell(&mut booking, NOON, Input::Cancel), vec![Output::Ended(CallbackEnd::Cancelled)]);
+    assert_eq!(
+        tell(&mut booking, NOON, Input::Cancel),
+        vec![Output::Ended(CallbackEnd::Cancelled)]
+    );
     assert_eq!(tell(&mut booking, NOON, Input::Cancel), vec![]);
     assert_eq!(tell(&mut booking, NOON, turn(1)), vec![]);
     assert_eq!(tell(&mut booking, NOON, Input::Dial), vec![]);
@@ -235,7 +312,10 @@ fn cancelling_while_it_rings_waits_for_the_telephone() {
     let mut answered = dialled();
     tell(&mut answered, NOON, Input::Cancel);
     tell(&mut answered, NOON.plus(5_000), ended(1, DialEnd::Answered));
-    let notice = Input::Notice { kind: NoticeKind::Connected, turn: 1 };
+    let notice = Input::Notice {
+        kind: NoticeKind::Connected,
+        turn: 1,
+    };
     assert_eq!(
         tell(&mut answered, NOON.plus(6_000), notice),
         vec![Output::Ended(CallbackEnd::Connected)],
@@ -248,10 +328,18 @@ fn a_repeated_turn_is_the_same_turn_until_routing_has_settled() {
     let mut booking = dialled();
     tell(&mut booking, NOON.plus(20_000), ended(1, DialEnd::NoAnswer));
     tell(&mut booking, NOON.plus(600_000), turn(1));
-    assert_eq!(booking.state(), State::Booked, "routing has not heard of the missed ring");
+    assert_eq!(
+        booking.state(),
+        State::Booked,
+        "routing has not heard of the missed ring"
+    );
     settle(&mut booking, NOON.plus(600_000));
     tell(&mut booking, NOON.plus(605_000), turn(1));
-    assert_eq!(booking.state(), State::Booked, "may still have been under way");
+    assert_eq!(
+        booking.state(),
+        State::Booked,
+        "may still have been under way"
+    );
     tell(&mut booking, NOON.plus(610_000), turn(1));
     assert_eq!(booking.state(), State::Due, "routing counts anew");
 }
@@ -268,18 +356,32 @@ fn a_place_that_routing_refuses_to_hold_is_called_when_it_was_announced() {
     tell(&mut booking, NOON.plus(910_000), ended(1, DialEnd::Busy));
     assert_eq!(booking.place(&RULES), Place::Due(NOON.plus(1_210_000)));
     tell(&mut booking, NOON.plus(1_210_000), Input::Dial);
-    let outputs = tell(&mut booking, NOON.plus(1_215_000), ended(2, DialEnd::Answered));
-    assert!(outputs.contains(&Output::Ended(CallbackEnd::Connected)), "nobody else will say");
+    let outputs = tell(
+        &mut booking,
+        NOON.plus(1_215_000),
+        ended(2, DialEnd::Answered),
+    );
+    assert!(
+        outputs.contains(&Output::Ended(CallbackEnd::Connected)),
+        "nobody else will say"
+    );
 }
 
 #[test]
 fn a_lost_leg_may_be_heard_before_the_dial_result() {
     let mut booking = dialled();
-    let notice = Input::Notice { kind: NoticeKind::LegLost, turn: 1 };
+    let notice = Input::Notice {
+        kind: NoticeKind::LegLost,
+        turn: 1,
+    };
     tell(&mut booking, NOON.plus(9_000), notice);
     assert_eq!((booking.state(), booking.attempts()), (State::Booked, 1));
     tell(&mut booking, NOON.plus(9_500), ended(1, DialEnd::Answered));
-    assert_eq!((booking.state(), booking.attempts()), (State::Booked, 1), "that leg is gone");
+    assert_eq!(
+        (booking.state(), booking.attempts()),
+        (State::Booked, 1),
+        "that leg is gone"
+    );
 }
 
 #[test]
@@ -289,7 +391,13 @@ fn a_recovered_pool_is_told_of_the_place_again_but_not_under_a_live_leg() {
     tell(&mut waiting, NOON.plus(1), Input::PoolRecovered);
     tell(&mut waiting, NOON.plus(2), Input::PoolRecovered);
     let report = waiting.first_report().expect("a registration");
-    assert_eq!(report, &Report { sequence: 2, body: ReportBody::Register { window: None } });
+    assert_eq!(
+        report,
+        &Report {
+            sequence: 2,
+            body: ReportBody::Register { window: None }
+        }
+    );
     settle(&mut waiting, NOON.plus(3));
     assert_eq!(waiting.first_report(), None, "one registration, not two");
 
@@ -302,14 +410,28 @@ fn a_recovered_pool_is_told_of_the_place_again_but_not_under_a_live_leg() {
 #[test]
 fn a_second_booking_of_a_contact_goes_on_numbering() {
     let mut first = dialled();
-    tell(&mut first, NOON.plus(5_000), Input::Notice { kind: NoticeKind::Connected, turn: 1 });
+    tell(
+        &mut first,
+        NOON.plus(5_000),
+        Input::Notice {
+            kind: NoticeKind::Connected,
+            turn: 1,
+        },
+    );
     settle(&mut first, NOON.plus(5_000));
     let second = Booking::new(request(), Some(&first), NOON.plus(600_000), &RULES);
     let sequence = second.first_report().expect("a registration").sequence;
     assert_eq!(sequence, 4, "after register, dialled, ended");
     let mut second = second;
-    let repeat = Input::Notice { kind: NoticeKind::Connected, turn: 1 };
-    assert_eq!(tell(&mut second, NOON.plus(600_000), repeat), vec![], "about the first");
+    let repeat = Input::Notice {
+        kind: NoticeKind::Connected,
+        turn: 1,
+    };
+    assert_eq!(
+        tell(&mut second, NOON.plus(600_000), repeat),
+        vec![],
+        "about the first"
+    );
     tell(&mut second, NOON.plus(600_000), turn(2));
     assert_eq!(
         tell(&mut second, NOON.plus(600_000), Input::Dial),
@@ -321,7 +443,10 @@ fn a_second_booking_of_a_contact_goes_on_numbering() {
 fn no_booking_is_immortal() {
     let mut booking = booking();
     let end = NOON.plus(RULES.life_max_ms);
-    assert_eq!(tell(&mut booking, end, Input::Tick), vec![Output::Ended(CallbackEnd::Exhausted)]);
+    assert_eq!(
+        tell(&mut booking, end, Input::Tick),
+        vec![Output::Ended(CallbackEnd::Exhausted)]
+    );
 }
 
 #[test]
@@ -468,6 +593,9 @@ fn steps_are_told_in_order() {
     }
     assert_eq!(
         steps,
-        vec![(CallbackStep::Dialled, None), (CallbackStep::Busy, Some(NOON.plus(305_000)))]
+        vec![
+            (CallbackStep::Dialled, None),
+            (CallbackStep::Busy, Some(NOON.plus(305_000)))
+        ]
     );
 }

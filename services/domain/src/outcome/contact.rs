@@ -1,6 +1,7 @@
 //! One contact's events, in order, to changes of the measures.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod bodies;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::counter::{Counter, Histogram, Slot};
 use super::histogram::bucket_of;
 use super::resolution::{Answered, IssueKey, Visit};
+use super::rules::Rules;
 use super::tally::{Grouping, Keys, NO_GROUP, Tally, group_name};
 use crate::invariant::{Invariant, Violation};
-use crate::policy::Policy;
-use crate::pool::{CallbackEnd, CallbackStep, Disposition, Event, EventBody, SurveyAnswers};
+use crate::pool::{Event, EventBody};
 use crate::{AgentId, CallerId, TimeMs};
 
 /// Runs of missing sequence numbers remembered for one contact; a contact with more holes
@@ -27,59 +28,6 @@ const ANNOUNCED_ERROR_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 const DURATION_MAX_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
 /// cti.v1.MessageReason CLOSED.
 const REASON_CLOSED: u8 = 3;
-
-/// What the measures need to know of policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Topic to family; a topic that is not here is a family of its own.
-    pub families: BTreeMap<String, String>,
-    /// Queue to service level threshold, in ms.
-    pub service_level_ms: BTreeMap<String, u64>,
-    /// The threshold of contacts without a queue, or with one that policy does not know, in ms.
-    pub service_level_default_ms: u64,
-    /// Lines that the legacy level of service covers; empty: all.
-    pub legacy_lines: BTreeSet<String>,
-}
-
-impl Rules {
-    /// What `policy` says.
-    #[must_use]
-    pub fn from_policy(
-        policy: &Policy,
-        service_level_default_ms: u64,
-        legacy_lines: impl IntoIterator<Item = String>,
-    ) -> Self {
-        Self {
-            families: policy
-                .topics
-                .values()
-                .map(|topic| (topic.id.clone(), topic.family.clone()))
-                .collect(),
-            service_level_ms: policy
-                .queues
-                .iter()
-                .map(|queue| (queue.name.clone(), queue.service_level_ms))
-                .collect(),
-            service_level_default_ms,
-            legacy_lines: legacy_lines.into_iter().collect(),
-        }
-    }
-
-    fn family(&self, topic: &str) -> String {
-        self.families.get(topic).map_or(topic, String::as_str).to_owned()
-    }
-
-    fn threshold_ms(&self, queue: Option<&str>) -> u64 {
-        queue
-            .and_then(|queue| self.service_level_ms.get(queue))
-            .copied()
-            .unwrap_or(self.service_level_default_ms)
-    }
-
-    fn is_legacy(&self, line: &str) -> bool {
-        self.legacy_lines.is_empty() || self.legacy_lines.contains(line)
-    }
-}
 
 /// What events mean, to be made durable together with the contacts' states.
 #[derive(Clone, Debug, Default)]
@@ -180,9 +128,12 @@ pub struct ContactState {
 
 /// FNV-1a: to compare agents without keeping their ids.
 fn agent_hash(agent: &AgentId) -> u64 {
-    agent.as_str().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    agent
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
 }
 
 fn channel_name(channel: u8) -> &'static str {
@@ -209,7 +160,8 @@ impl Changes {
     }
 
     fn sum(&mut self, counter: Counter, amount: u64) {
-        self.0.push((Slot::Count(counter), signed(amount.min(DURATION_MAX_MS))));
+        self.0
+            .push((Slot::Count(counter), signed(amount.min(DURATION_MAX_MS))));
     }
 
     fn value(&mut self, histogram: Histogram, value: u64) {
@@ -236,7 +188,10 @@ impl ContactState {
         let violate = |effects: &mut Effects, what: String| {
             effects.violations.push(Violation {
                 invariant: Invariant::EveryOutcomeCounted,
-                detail: format!("contact {} sequence {}: {what}", event.contact, event.sequence),
+                detail: format!(
+                    "contact {} sequence {}: {what}",
+                    event.contact, event.sequence
+                ),
             });
         };
         match self.place(event.sequence) {
@@ -275,7 +230,11 @@ impl ContactState {
         }
         // Holes may still be filled; then the keys are needed.
         if self.is_closed() && self.missing.is_empty() {
-            *self = Self { sequence: self.sequence, seen: Seen(Seen::CLOSED), ..Self::default() };
+            *self = Self {
+                sequence: self.sequence,
+                seen: Seen(Seen::CLOSED),
+                ..Self::default()
+            };
         }
         Applied::Counted
     }
@@ -293,8 +252,13 @@ impl ContactState {
             }
             return Place::Gap { expected };
         }
-        let hole = self.missing.iter().position(|(first, last)| (*first..=*last).contains(&sequence));
-        let Some(index) = hole else { return Place::Repeated };
+        let hole = self
+            .missing
+            .iter()
+            .position(|(first, last)| (*first..=*last).contains(&sequence));
+        let Some(index) = hole else {
+            return Place::Repeated;
+        };
         let (first, last) = self.missing.swap_remove(index);
         if first < sequence {
             self.missing.push((first, sequence - 1));
@@ -313,7 +277,9 @@ impl ContactState {
         }
         let held_back = std::mem::take(&mut self.held_back);
         if !held_back.is_empty() {
-            effects.tally.add_group(self.arrived_at, Grouping::Queue, &queue, &held_back);
+            effects
+                .tally
+                .add_group(self.arrived_at, Grouping::Queue, &queue, &held_back);
         }
         keys.queue = Some(queue);
     }
@@ -327,271 +293,13 @@ impl ContactState {
     }
 
     fn legacy(&self, rules: &Rules) -> bool {
-        self.keys.as_ref().is_some_and(|keys| rules.is_legacy(&keys.line))
+        self.keys
+            .as_ref()
+            .is_some_and(|keys| rules.is_legacy(&keys.line))
     }
 
     fn threshold_ms(&self, rules: &Rules) -> u64 {
         rules.threshold_ms(self.keys.as_ref().and_then(|keys| keys.queue.as_deref()))
-    }
-
-    fn body(&mut self, event: &Event, rules: &Rules, changes: &mut Changes, effects: &mut Effects) {
-        match &event.body {
-            EventBody::Offered { .. } | EventBody::Assigned { .. } | EventBody::Delivered { .. } => {}
-            EventBody::Queued { expected_wait_ms, low_ms, high_ms, .. } => {
-                if self.seen.first(Seen::QUEUED) {
-                    changes.one(Counter::Queued);
-                    // Nothing was announced if all three are 0.
-                    if *high_ms > 0 || *expected_wait_ms > 0 {
-                        self.announced = Some(Announced {
-                            at: event.at,
-                            expected_ms: *expected_wait_ms,
-                            low_ms: *low_ms,
-                            high_ms: *high_ms,
-                        });
-                    }
-                }
-            }
-            EventBody::Established { .. } => self.established(event, rules, changes, effects),
-            EventBody::NotAnswered { .. } => changes.one(Counter::NotAnsweredByAgent),
-            EventBody::TransferRequested { .. } => changes.one(Counter::TransfersRequested),
-            EventBody::Transferred { .. } => {
-                changes.one(Counter::TransfersCompleted);
-                self.transfers = self.transfers.saturating_add(1);
-            }
-            EventBody::Disconnected { talk_ms, .. } => {
-                changes.one(Counter::Talks);
-                changes.sum(Counter::TalkMs, *talk_ms);
-                self.conversation_ended_at = self.conversation_ended_at.max(Some(event.at));
-            }
-            EventBody::WrappedUp { agent, disposition, handle_ms, timed_out } => {
-                changes.one(Counter::WrapUps);
-                changes.sum(Counter::HandleMs, *handle_ms);
-                if *timed_out {
-                    changes.one(Counter::WrapUpsTimedOut);
-                }
-                // An earlier agent's wrap-up may come after the last conversation.
-                if self.last_agent == 0 || self.last_agent == agent_hash(agent) {
-                    self.resolved = match disposition {
-                        Disposition::Unspecified => None,
-                        disposition => Some(*disposition == Disposition::Resolved),
-                    };
-                }
-            }
-            EventBody::Abandoned { ringing, .. } => self.abandoned(event, *ringing, rules, changes),
-            EventBody::DefaultRouted { .. } => {
-                if self.seen.first(Seen::DEFAULT_ROUTED) {
-                    changes.one(Counter::DefaultRouted);
-                }
-            }
-            EventBody::Blocked { reason } => self.blocked(*reason, rules, changes),
-            EventBody::SurveyAnswered(answers) => self.survey(answers, changes),
-            EventBody::Closed => changes.one(Counter::Closed),
-            EventBody::OfferMade { .. }
-            | EventBody::OfferDeclined
-            | EventBody::CallbackBooked { .. }
-            | EventBody::CallbackAttempted { .. }
-            | EventBody::CallbackEnded { .. } => self.callback(event, changes, effects),
-        }
-    }
-
-    /// A person: here, and only here, waiting ends.
-    fn established(
-        &mut self,
-        event: &Event,
-        rules: &Rules,
-        changes: &mut Changes,
-        effects: &mut Effects,
-    ) {
-        let EventBody::Established { agent, waited_ms, callback, nuisance_hold_ms, agent_held_ms, .. } =
-            &event.body
-        else {
-            return;
-        };
-        self.last_agent = agent_hash(agent);
-        self.resolved = None;
-        if *nuisance_hold_ms > 0 {
-            changes.one(Counter::NuisanceHolds);
-            changes.sum(Counter::NuisanceHoldMs, *nuisance_hold_ms);
-        }
-        if *agent_held_ms > 0 {
-            changes.sum(Counter::AgentHeldMs, *agent_held_ms);
-        }
-        if !self.seen.first(Seen::ANSWERED) {
-            return;
-        }
-        // By the time stamps and not by what the event says of itself: the clock runs
-        // from the first arrival to a person, whatever was accepted in between.
-        let wait_ms = event.at.since(self.arrived_at);
-        if waited_ms.saturating_add(CLOCK_TOLERANCE_MS) < wait_ms {
-            effects.violations.push(Violation {
-                invariant: Invariant::HonestClock,
-                detail: format!(
-                    "contact {}: says it waited {waited_ms} ms, its time stamps say {wait_ms} ms",
-                    event.contact
-                ),
-            });
-        }
-        changes.one(Counter::Answered);
-        let took_callback = *callback || self.seen.has(Seen::TOOK_CALLBACK);
-        if took_callback {
-            changes.one(Counter::AnsweredCallback);
-            changes.sum(Counter::WaitCallbackMs, wait_ms);
-            changes.value(Histogram::WaitCallback, wait_ms);
-            if self.window_until.is_some_and(|until| event.at <= until) {
-                changes.one(Counter::CallbackWindowKept);
-            }
-        } else {
-            changes.one(Counter::AnsweredHolders);
-            changes.sum(Counter::WaitHoldersMs, wait_ms);
-            changes.value(Histogram::WaitHolders, wait_ms);
-        }
-        if wait_ms <= self.threshold_ms(rules) {
-            changes.one(Counter::AnsweredInThreshold);
-        }
-        if self.legacy(rules) {
-            changes.one(Counter::LegacyAnswered);
-        }
-        self.announced_error(event.at, changes);
-    }
-
-    /// Holds the announced wait against the actual one.
-    fn announced_error(&mut self, at: TimeMs, changes: &mut Changes) {
-        let Some(announced) = self.announced.take() else { return };
-        let actual_ms = at.since(announced.at);
-        let error_ms = (signed(actual_ms).saturating_sub(signed(announced.expected_ms)))
-            .clamp(-ANNOUNCED_ERROR_MAX_MS, ANNOUNCED_ERROR_MAX_MS);
-        let error_s = error_ms.abs().saturating_add(500) / 1_000;
-        changes.one(Counter::AnnouncedWaits);
-        changes.0.push((Slot::Count(Counter::AnnouncedErrorMs), error_ms));
-        changes.0.push((Slot::Count(Counter::AnnouncedErrorSquareS2), error_s * error_s));
-        if (announced.low_ms..=announced.high_ms).contains(&actual_ms) {
-            changes.one(Counter::AnnouncedInInterval);
-        }
-    }
-
-    fn abandoned(&mut self, event: &Event, ringing: bool, rules: &Rules, changes: &mut Changes) {
-        if self.seen.has(Seen::ANSWERED) {
-            changes.one(Counter::AbandonedAfterAnswer);
-            return;
-        }
-        if !self.seen.first(Seen::ABANDONED) {
-            return;
-        }
-        let wait_ms = event.at.since(self.arrived_at);
-        changes.one(Counter::Abandoned);
-        changes.sum(Counter::AbandonedWaitMs, wait_ms);
-        changes.value(Histogram::AbandonedWait, wait_ms);
-        if ringing {
-            changes.one(Counter::AbandonedRinging);
-        }
-        if self.seen.has(Seen::QUEUED) {
-            changes.one(Counter::AbandonedInQueue);
-            if self.legacy(rules) {
-                changes.one(Counter::LegacySecondaryAbandoned);
-            }
-        } else {
-            changes.one(Counter::AbandonedBeforeQueue);
-        }
-        if wait_ms <= self.threshold_ms(rules) {
-            changes.one(Counter::AbandonedInThreshold);
-        }
-    }
-
-    fn blocked(&mut self, reason: u8, rules: &Rules, changes: &mut Changes) {
-        if !self.seen.first(Seen::BLOCKED) {
-            return;
-        }
-        changes.one(Counter::Blocked);
-        let closed = reason == REASON_CLOSED;
-        if closed {
-            changes.one(Counter::BlockedClosed);
-        }
-        if self.legacy(rules) {
-            changes.one(if closed { Counter::LegacyEmergencyClosed } else { Counter::LegacyBusy });
-        }
-    }
-
-    fn survey(&mut self, answers: &SurveyAnswers, changes: &mut Changes) {
-        let known = answers.calls_about_this > 0
-            || answers.all_answered.is_some()
-            || answers.no_more_calls.is_some();
-        if known {
-            changes.one(Counter::Surveys);
-        }
-        if answers.calls_about_this > 0 {
-            changes.one(Counter::SurveyCallsKnown);
-            if answers.calls_about_this == 1 {
-                changes.one(Counter::SurveyFirstCall);
-            }
-        }
-        let questions = [
-            (answers.all_answered, Counter::SurveyAllAnsweredKnown, Counter::SurveyAllAnswered),
-            (answers.no_more_calls, Counter::SurveyNoMoreCallsKnown, Counter::SurveyNoMoreCalls),
-        ];
-        for (answer, known, yes) in questions {
-            match answer {
-                Some(true) => {
-                    changes.one(known);
-                    changes.one(yes);
-                }
-                Some(false) => {
-                    changes.one(known);
-                    self.seen.first(Seen::SURVEY_DENIES);
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// The life of an offer and of a booking.
-    fn callback(&mut self, event: &Event, changes: &mut Changes, effects: &mut Effects) {
-        match &event.body {
-            EventBody::OfferMade { .. } => {
-                if self.seen.first(Seen::OFFERED_CALLBACK) {
-                    changes.one(Counter::CallbackOffered);
-                }
-            }
-            EventBody::OfferDeclined => {
-                if self.seen.first(Seen::DECLINED_CALLBACK) {
-                    changes.one(Counter::CallbackDeclined);
-                }
-            }
-            EventBody::CallbackBooked { window } => {
-                if !self.seen.first(Seen::BOOKED) {
-                    return;
-                }
-                self.seen.first(Seen::TOOK_CALLBACK);
-                changes.one(Counter::CallbackAccepted);
-                if let Some(window) = window {
-                    changes.one(Counter::CallbackAcceptedWindow);
-                    self.window_until = Some(window.until);
-                    // The caller chose another time: the announced wait is void.
-                    self.announced = None;
-                }
-            }
-            EventBody::CallbackAttempted { step, .. } => match step {
-                CallbackStep::Dialled => changes.one(Counter::CallbackAttempts),
-                CallbackStep::Answered => changes.one(Counter::CallbackAttemptsAnswered),
-                CallbackStep::Voicemail => changes.one(Counter::CallbackAttemptsVoicemail),
-                CallbackStep::NoAnswer | CallbackStep::Busy | CallbackStep::Failed => {}
-            },
-            EventBody::CallbackEnded { end, .. } => {
-                if self.seen.has(Seen::CALLBACK_ENDED) && !self.seen.has(Seen::BOOKED) {
-                    effects.violations.push(Violation {
-                        invariant: Invariant::CallbackKept,
-                        detail: format!("contact {}: its callback ended twice", event.contact),
-                    });
-                    return;
-                }
-                self.seen.0 = (self.seen.0 & !Seen::BOOKED) | Seen::CALLBACK_ENDED;
-                changes.one(match end {
-                    CallbackEnd::Connected => Counter::CallbackConnected,
-                    CallbackEnd::Exhausted => Counter::CallbackExhausted,
-                    CallbackEnd::Cancelled => Counter::CallbackCancelled,
-                });
-            }
-            _ => {}
-        }
     }
 
     /// Nothing more will come: how did it end, was it resolved?
@@ -622,12 +330,17 @@ impl ContactState {
             changes.one(Counter::TransferredOnce);
         }
         self.count(&changes, effects);
-        let Some(keys) = self.keys.clone() else { return };
+        let Some(keys) = self.keys.clone() else {
+            return;
+        };
         let agent_resolved = self.resolved == Some(true);
-        let issue = self.caller.zip(self.topic.clone()).map(|(caller, topic)| IssueKey {
-            caller,
-            family: rules.family(&topic),
-        });
+        let issue = self
+            .caller
+            .zip(self.topic.clone())
+            .map(|(caller, topic)| IssueKey {
+                caller,
+                family: rules.family(&topic),
+            });
         let ended_at = self.conversation_ended_at.unwrap_or(event.at);
         if answered {
             let mut changes = Changes::default();

@@ -251,7 +251,10 @@ impl std::str::FromStr for Slot {
         if let Some(rest) = text.strip_prefix("h.") {
             let (name, bucket) = rest.rsplit_once('.').ok_or_else(unknown)?;
             let histogram = Histogram::by_name(name).ok_or_else(unknown)?;
-            return Ok(Slot::Bucket(histogram, bucket.parse().map_err(|_| unknown())?));
+            return Ok(Slot::Bucket(
+                histogram,
+                bucket.parse().map_err(|_| unknown())?,
+            ));
         }
         Counter::by_name(text).map(Slot::Count).ok_or_else(unknown)
     }

@@ -100,13 +100,23 @@ const fn issues_of(window: usize) -> (Counter, Counter) {
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^53")]
 fn ratio(numerator: i64, denominator: u64) -> Value {
     if denominator == 0 {
-        return Value { value: 0.0, denominator: 0, known: false };
+        return Value {
+            value: 0.0,
+            denominator: 0,
+            known: false,
+        };
     }
-    Value { value: numerator as f64 / denominator as f64, denominator, known: true }
+    Value {
+        value: numerator as f64 / denominator as f64,
+        denominator,
+        known: true,
+    }
 }
 
 fn sum(counts: &Counts, counters: &[Counter]) -> i64 {
-    counters.iter().fold(0, |sum, counter| sum.saturating_add(counts.signed(*counter)))
+    counters.iter().fold(0, |sum, counter| {
+        sum.saturating_add(counts.signed(*counter))
+    })
 }
 
 fn unsigned(value: i64) -> u64 {
@@ -116,13 +126,18 @@ fn unsigned(value: i64) -> u64 {
 impl Definition {
     /// The value for a group.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "counts and milliseconds far below 2^53")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts and milliseconds far below 2^53"
+    )]
     pub fn value(&self, measured: &Measured) -> Value {
         let counts = &measured.counts;
         match self.formula {
-            Formula::Count(counter) => {
-                Value { value: counts.signed(counter) as f64, denominator: 0, known: true }
-            }
+            Formula::Count(counter) => Value {
+                value: counts.signed(counter) as f64,
+                denominator: 0,
+                known: true,
+            },
             Formula::Ratio(numerator, denominator) => {
                 ratio(sum(counts, numerator), unsigned(sum(counts, denominator)))
             }
@@ -134,13 +149,27 @@ impl Definition {
                 let buckets = counts.buckets(histograms);
                 let denominator = buckets.values().sum();
                 match quantile(&buckets, share) {
-                    Some(value) => Value { value: value as f64, denominator, known: true },
-                    None => Value { value: 0.0, denominator: 0, known: false },
+                    Some(value) => Value {
+                        value: value as f64,
+                        denominator,
+                        known: true,
+                    },
+                    None => Value {
+                        value: 0.0,
+                        denominator: 0,
+                        known: false,
+                    },
                 }
             }
             Formula::AnnouncedRootMeanSquare => {
-                let mean = ratio(counts.signed(AnnouncedErrorSquareS2), counts.count(AnnouncedWaits));
-                Value { value: mean.value.max(0.0).sqrt() * 1_000.0, ..mean }
+                let mean = ratio(
+                    counts.signed(AnnouncedErrorSquareS2),
+                    counts.count(AnnouncedWaits),
+                );
+                Value {
+                    value: mean.value.max(0.0).sqrt() * 1_000.0,
+                    ..mean
+                }
             }
             Formula::Resolved(window, part) => {
                 let (issues, resolved) = issues_of(window);
@@ -178,8 +207,20 @@ impl Definition {
     }
 }
 
-const fn count(name: &'static str, counter: Counter, numerator: &'static str, note: &'static str) -> Definition {
-    Definition { name, unit: Unit::Count, numerator, denominator: "", note, formula: Formula::Count(counter) }
+const fn count(
+    name: &'static str,
+    counter: Counter,
+    numerator: &'static str,
+    note: &'static str,
+) -> Definition {
+    Definition {
+        name,
+        unit: Unit::Count,
+        numerator,
+        denominator: "",
+        note,
+        formula: Formula::Count(counter),
+    }
 }
 
 const fn of(
@@ -190,7 +231,14 @@ const fn of(
     denominator: &'static str,
     note: &'static str,
 ) -> Definition {
-    Definition { name, unit, numerator, denominator, note, formula }
+    Definition {
+        name,
+        unit,
+        numerator,
+        denominator,
+        note,
+        formula,
+    }
 }
 
 /// All measures, in the order in which they are shown.
@@ -200,11 +248,13 @@ pub const fn definitions() -> &'static [Definition] {
 }
 
 const TO_HUMAN: &str = "The clock runs from the first arrival to a person: accepting a callback does not stop it. Contacts that never reached a person are not in it: read it with the abandonment rate.";
-const TO_HUMAN_PERCENTILE: &str = "From arrival to a person; read from logarithmic buckets, within about 6 %.";
+const TO_HUMAN_PERCENTILE: &str =
+    "From arrival to a person; read from logarithmic buckets, within about 6 %.";
 const ANNOUNCED: &str = "First announcement of a contact against the time from it to a person. Leaves out contacts that reached nobody, and those who chose a callback window instead.";
 const FCR: &str = "An issue is a run of contacts of one pseudonym about one family of topics. Resolved: marked so by the last agent, not denied by the survey where answered, and no contact about the same, answered or not, in the window after the conversation ended. Transfers within one contact do not break it. Counted in the half hour the conversation ended. Includes issues whose window is still open: see the settled value.";
 const FCR_SETTLED: &str = "Only issues whose window has closed: nothing can change them any more.";
-const FCR_OPEN: &str = "These issues count as they stand today; a later contact may still take a resolution back.";
+const FCR_OPEN: &str =
+    "These issues count as they stand today; a later contact may still take a resolution back.";
 
 #[rustfmt::skip]
 const DEFINITIONS: &[Definition] = &[

@@ -91,7 +91,10 @@ mod tests {
         }
         for (share, exact) in [(0.5, 50_000u64), (0.9, 90_000), (0.99, 99_000)] {
             let estimate = quantile(&buckets, share).expect("values");
-            assert!(estimate.abs_diff(exact) * 16 <= exact, "{share}: {estimate} for {exact}");
+            assert!(
+                estimate.abs_diff(exact) * 16 <= exact,
+                "{share}: {estimate} for {exact}"
+            );
         }
         assert_eq!(quantile(&BTreeMap::new(), 0.5), None);
     }

@@ -28,15 +28,15 @@ mod counter;
 mod definition;
 mod histogram;
 mod resolution;
+mod rules;
 mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use contact::{Applied, ContactState, Effects, Rules};
+pub use contact::{Applied, ContactState, Effects};
 pub use counter::{Counter, Histogram, Slot, UnknownSlot};
 pub use definition::{DEFINITIONS_VERSION, Definition, Measured, Unit, Value, definitions};
 pub use histogram::{bucket_of, bucket_range, quantile};
 pub use resolution::{Answered, Issue, IssueKey, VISITS_MAX, Visit, WINDOWS_DAYS};
-pub use tally::{
-    Cell, Counts, DAY_MS, Grouping, HALF_HOUR_MS, Keys, NO_GROUP, OTHER_GROUP, Tally,
-};
+pub use rules::Rules;
+pub use tally::{Cell, Counts, DAY_MS, Grouping, HALF_HOUR_MS, Keys, NO_GROUP, OTHER_GROUP, Tally};

@@ -76,13 +76,22 @@ impl Answered {
     /// A conversation that ended at `ended_at`.
     #[must_use]
     pub const fn new(ended_at: TimeMs, resolved: bool, keys: Keys) -> Self {
-        Self { ended_at, resolved, keys, second_try: 0, repeated: 0 }
+        Self {
+            ended_at,
+            resolved,
+            keys,
+            second_try: 0,
+            repeated: 0,
+        }
     }
 
     /// Whether it opens an issue, and whether that is resolved, in a window.
     const fn verdict(&self, window: usize) -> (bool, bool) {
         let issue = self.second_try & (1 << window) == 0;
-        (issue, issue && self.resolved && self.repeated & (1 << window) == 0)
+        (
+            issue,
+            issue && self.resolved && self.repeated & (1 << window) == 0,
+        )
     }
 }
 
@@ -111,8 +120,14 @@ fn count_difference(earlier: Option<&Answered>, now: &Answered, tally: &mut Tall
         let (was_issue, was_resolved) =
             earlier.map_or((false, false), |answered| answered.verdict(window));
         let (is_issue, is_resolved) = now.verdict(window);
-        changes.push((Slot::Count(issues), i64::from(is_issue) - i64::from(was_issue)));
-        changes.push((Slot::Count(resolved), i64::from(is_resolved) - i64::from(was_resolved)));
+        changes.push((
+            Slot::Count(issues),
+            i64::from(is_issue) - i64::from(was_issue),
+        ));
+        changes.push((
+            Slot::Count(resolved),
+            i64::from(is_resolved) - i64::from(was_resolved),
+        ));
     }
     changes.retain(|(_, amount)| *amount != 0);
     tally.add(now.ended_at, &now.keys, &changes);
@@ -122,7 +137,11 @@ impl Issue {
     /// Adds a visit and counts what changes by it; a visit that is there already changes
     /// nothing. Returns how many old visits were dropped for want of room.
     pub fn add(&mut self, mut visit: Visit, tally: &mut Tally) -> usize {
-        if self.visits.iter().any(|known| known.contact == visit.contact) {
+        if self
+            .visits
+            .iter()
+            .any(|known| known.contact == visit.contact)
+        {
             return 0;
         }
         for known in &mut self.visits {

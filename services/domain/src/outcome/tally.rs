@@ -189,7 +189,11 @@ impl Tally {
         group: &Arc<str>,
         changes: &[(Slot, i64)],
     ) {
-        let cell = Cell { half_hour: at.0 / HALF_HOUR_MS, grouping, group: Arc::clone(group) };
+        let cell = Cell {
+            half_hour: at.0 / HALF_HOUR_MS,
+            grouping,
+            group: Arc::clone(group),
+        };
         let counts = self.0.entry(cell.clone()).or_default();
         for (slot, amount) in changes {
             counts.add(*slot, *amount);
@@ -216,7 +220,10 @@ impl Tally {
     pub fn totals(&self) -> BTreeMap<(Grouping, Arc<str>), Counts> {
         let mut totals: BTreeMap<_, Counts> = BTreeMap::new();
         for (cell, counts) in &self.0 {
-            totals.entry((cell.grouping, Arc::clone(&cell.group))).or_default().merge(counts);
+            totals
+                .entry((cell.grouping, Arc::clone(&cell.group)))
+                .or_default()
+                .merge(counts);
         }
         totals
     }

@@ -1,5 +1,7 @@
 //! The measures against hand-made contacts, the field's traps among them.
 
+mod resolution;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -87,7 +89,11 @@ impl Script {
     fn offered(self) -> Self {
         self.then(
             0,
-            EventBody::Offered { topic_confidence: 0.9, person_asked: false, authenticated: false },
+            EventBody::Offered {
+                topic_confidence: 0.9,
+                person_asked: false,
+                authenticated: false,
+            },
         )
     }
 
@@ -120,7 +126,13 @@ impl Script {
     fn talked(self, from_ms: u64, until_ms: u64, by: &str, disposition: Disposition) -> Self {
         let talk_ms = until_ms - from_ms;
         self.established(from_ms, by)
-            .then(until_ms, EventBody::Disconnected { agent: agent(by), talk_ms })
+            .then(
+                until_ms,
+                EventBody::Disconnected {
+                    agent: agent(by),
+                    talk_ms,
+                },
+            )
             .then(
                 until_ms + 20_000,
                 EventBody::WrappedUp {
@@ -177,14 +189,20 @@ impl Book {
             self.repeated += 1;
         }
         for (key, visit) in effects.visits {
-            self.issues.entry(key).or_default().add(visit, &mut effects.tally);
+            self.issues
+                .entry(key)
+                .or_default()
+                .add(visit, &mut effects.tally);
         }
         self.tally.merge(&effects.tally);
         self.violations.extend(effects.violations);
     }
 
     fn counts(&self, grouping: Grouping, group: &str) -> Counts {
-        self.tally.totals().remove(&(grouping, group.into())).unwrap_or_default()
+        self.tally
+            .totals()
+            .remove(&(grouping, group.into()))
+            .unwrap_or_default()
     }
 
     fn count(&self, counter: Counter) -> i64 {
@@ -192,10 +210,14 @@ impl Book {
     }
 
     fn measure(&self, name: &str) -> Value {
-        let measured =
-            Measured { counts: self.counts(Grouping::All, ""), ..Measured::default() };
-        let definition =
-            definitions().iter().find(|definition| definition.name == name).expect("a measure");
+        let measured = Measured {
+            counts: self.counts(Grouping::All, ""),
+            ..Measured::default()
+        };
+        let definition = definitions()
+            .iter()
+            .find(|definition| definition.name == name)
+            .expect("a measure");
         definition.value(&measured)
     }
 
@@ -212,12 +234,42 @@ fn callback_taker(number: u128) -> Script {
     contact(number)
         .offered()
         .queued(10_000, hour)
-        .then(10_000, EventBody::OfferMade { virtual_hold: true, windows: 0 })
+        .then(
+            10_000,
+            EventBody::OfferMade {
+                virtual_hold: true,
+                windows: 0,
+            },
+        )
         .then(MINUTE, EventBody::CallbackBooked { window: None })
-        .then(2 * hour - MINUTE, EventBody::CallbackAttempted { attempt: 1, step: CallbackStep::Dialled })
-        .then(2 * hour - MINUTE, EventBody::CallbackAttempted { attempt: 1, step: CallbackStep::NoAnswer })
-        .then(2 * hour - 30_000, EventBody::CallbackAttempted { attempt: 2, step: CallbackStep::Dialled })
-        .then(2 * hour - 10_000, EventBody::CallbackAttempted { attempt: 2, step: CallbackStep::Answered })
+        .then(
+            2 * hour - MINUTE,
+            EventBody::CallbackAttempted {
+                attempt: 1,
+                step: CallbackStep::Dialled,
+            },
+        )
+        .then(
+            2 * hour - MINUTE,
+            EventBody::CallbackAttempted {
+                attempt: 1,
+                step: CallbackStep::NoAnswer,
+            },
+        )
+        .then(
+            2 * hour - 30_000,
+            EventBody::CallbackAttempted {
+                attempt: 2,
+                step: CallbackStep::Dialled,
+            },
+        )
+        .then(
+            2 * hour - 10_000,
+            EventBody::CallbackAttempted {
+                attempt: 2,
+                step: CallbackStep::Answered,
+            },
+        )
         .then(
             2 * hour,
             EventBody::Established {
@@ -229,8 +281,20 @@ fn callback_taker(number: u128) -> Script {
                 agent_held_ms: 4_000,
             },
         )
-        .then(2 * hour, EventBody::CallbackEnded { end: CallbackEnd::Connected, attempts: 2 })
-        .then(2 * hour + MINUTE, EventBody::Disconnected { agent: agent("a7"), talk_ms: MINUTE })
+        .then(
+            2 * hour,
+            EventBody::CallbackEnded {
+                end: CallbackEnd::Connected,
+                attempts: 2,
+            },
+        )
+        .then(
+            2 * hour + MINUTE,
+            EventBody::Disconnected {
+                agent: agent("a7"),
+                talk_ms: MINUTE,
+            },
+        )
         .closed(2 * hour + 2 * MINUTE)
 }
 
@@ -243,12 +307,21 @@ fn ssa_trap_accepting_a_callback_is_not_an_answer_and_does_not_stop_the_clock() 
         book.apply(event);
     }
     assert_eq!(book.count(Counter::CallbackAccepted), 1);
-    assert_eq!(book.count(Counter::Answered), 0, "accepting is not an answer");
+    assert_eq!(
+        book.count(Counter::Answered),
+        0,
+        "accepting is not an answer"
+    );
     assert!(!book.measure("speed_of_answer_everyone_ms").known);
     for event in &taker.events[4..] {
         book.apply(event);
     }
-    for event in &contact(2).offered().queued(0, hour).established(hour, "a1").events {
+    for event in &contact(2)
+        .offered()
+        .queued(0, hour)
+        .established(hour, "a1")
+        .events
+    {
         book.apply(event);
     }
     #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
@@ -262,7 +335,11 @@ fn ssa_trap_accepting_a_callback_is_not_an_answer_and_does_not_stop_the_clock() 
     assert_eq!(book.value("callback_attempts_per_callback"), 2.0);
     assert_eq!(book.value("nuisance_hold_ms"), 10_000.0);
     assert_eq!(book.value("agent_held_ms"), 4_000.0);
-    assert_eq!(book.value("service_level_of_answered"), 0.0, "two hours is not within 30 s");
+    assert_eq!(
+        book.value("service_level_of_answered"),
+        0.0,
+        "two hours is not within 30 s"
+    );
     assert!(book.violations.is_empty(), "{:?}", book.violations);
 }
 
@@ -287,14 +364,23 @@ fn hmrc_trap_hanging_up_on_the_recording_is_abandoning_and_never_an_answer() {
     let book = Book::of([contact(1)
         .offered()
         .queued(0, 60_000)
-        .then(45_000, EventBody::Abandoned { waited_ms: 45_000, ringing: false })
+        .then(
+            45_000,
+            EventBody::Abandoned {
+                waited_ms: 45_000,
+                ringing: false,
+            },
+        )
         .closed(45_000)]);
     assert_eq!(book.count(Counter::Answered), 0);
     assert_eq!(book.count(Counter::Abandoned), 1);
     assert_eq!(book.count(Counter::AbandonedInQueue), 1);
     assert_eq!(book.count(Counter::EndedAbandoned), 1);
     assert_eq!(book.value("time_to_abandon_ms"), 45_000.0);
-    assert!(!book.measure("speed_of_answer_everyone_ms").known, "an abandon is no wait of zero");
+    assert!(
+        !book.measure("speed_of_answer_everyone_ms").known,
+        "an abandon is no wait of zero"
+    );
 }
 
 #[test]
@@ -310,11 +396,21 @@ fn containment_is_not_resolution_and_an_end_without_a_person_is_not_served() {
 #[test]
 fn blocked_and_default_routed_callers_are_offered_and_in_the_denominators() {
     let blocked = |number, reason| {
-        contact(number).offered().then(0, EventBody::Blocked { reason }).closed(0)
+        contact(number)
+            .offered()
+            .then(0, EventBody::Blocked { reason })
+            .closed(0)
     };
     // Never seen by the mesh while it lived: its first event is its end.
     let default_routed = |number| {
-        contact(number).then(0, EventBody::DefaultRouted { by: RoutedBy::DefaultNoLink }).closed(0)
+        contact(number)
+            .then(
+                0,
+                EventBody::DefaultRouted {
+                    by: RoutedBy::DefaultNoLink,
+                },
+            )
+            .closed(0)
     };
     let book = Book::of([
         contact(1).offered().established(5_000, "a1").closed(MINUTE),
@@ -338,20 +434,42 @@ fn blocked_and_default_routed_callers_are_offered_and_in_the_denominators() {
 #[test]
 fn the_legacy_level_leaves_out_what_it_always_left_out() {
     let gone = |number| {
-        contact(number).then(9_000, EventBody::Abandoned { waited_ms: 9_000, ringing: false })
+        contact(number).then(
+            9_000,
+            EventBody::Abandoned {
+                waited_ms: 9_000,
+                ringing: false,
+            },
+        )
     };
     let mut elsewhere = contact(6);
     elsewhere.line = "practitioner";
     let book = Book::of([
-        contact(1).offered().queued(0, 0).established(40_000, "a1").closed(MINUTE),
+        contact(1)
+            .offered()
+            .queued(0, 0)
+            .established(40_000, "a1")
+            .closed(MINUTE),
         contact(2)
             .offered()
             .queued(0, 0)
-            .then(40_000, EventBody::Abandoned { waited_ms: 40_000, ringing: true })
+            .then(
+                40_000,
+                EventBody::Abandoned {
+                    waited_ms: 40_000,
+                    ringing: true,
+                },
+            )
             .closed(MINUTE),
         gone(3).closed(MINUTE),
         gone(4).closed(MINUTE),
-        elsewhere.offered().queued(0, 0).then(1, EventBody::Abandoned { waited_ms: 1, ringing: false }),
+        elsewhere.offered().queued(0, 0).then(
+            1,
+            EventBody::Abandoned {
+                waited_ms: 1,
+                ringing: false,
+            },
+        ),
     ]);
     // Answered 1; secondary abandons on its lines 1; primary abandons and other lines out.
     let legacy = book.measure("legacy_level_of_service");
@@ -366,17 +484,22 @@ fn the_legacy_level_leaves_out_what_it_always_left_out() {
 #[test]
 fn each_service_level_has_its_own_denominator() {
     let gone = |number, after_ms| {
-        contact(number)
-            .offered()
-            .queued(0, 0)
-            .then(after_ms, EventBody::Abandoned { waited_ms: after_ms, ringing: false })
+        contact(number).offered().queued(0, 0).then(
+            after_ms,
+            EventBody::Abandoned {
+                waited_ms: after_ms,
+                ringing: false,
+            },
+        )
     };
     let book = Book::of([
         contact(1).offered().queued(0, 0).established(30_000, "a1"),
         contact(2).offered().queued(0, 0).established(30_001, "a1"),
         gone(3, 5_000),
         gone(4, 60_000),
-        contact(5).offered().then(0, EventBody::Blocked { reason: 2 }),
+        contact(5)
+            .offered()
+            .then(0, EventBody::Blocked { reason: 2 }),
     ]);
     assert_eq!(book.value("service_level_of_offered"), 1.0 / 5.0);
     assert_eq!(book.value("service_level_of_answered"), 1.0 / 2.0);
@@ -386,7 +509,9 @@ fn each_service_level_has_its_own_denominator() {
 
 #[test]
 fn a_transfer_counts_once_and_keeps_the_contact_where_it_came_in() {
-    let mut first = contact(1).offered().talked(5_000, MINUTE, "a1", Disposition::Referred);
+    let mut first = contact(1)
+        .offered()
+        .talked(5_000, MINUTE, "a1", Disposition::Referred);
     first = first.then(
         MINUTE,
         EventBody::TransferRequested {
@@ -398,18 +523,39 @@ fn a_transfer_counts_once_and_keeps_the_contact_where_it_came_in() {
     );
     first.topic = "COL_BALANCE";
     let book = Book::of([first
-        .then(2 * MINUTE, EventBody::Transferred { from: agent("a1"), to: agent("a2") })
+        .then(
+            2 * MINUTE,
+            EventBody::Transferred {
+                from: agent("a1"),
+                to: agent("a2"),
+            },
+        )
         .talked(2 * MINUTE, 9 * MINUTE, "a2", Disposition::Resolved)
         .closed(10 * MINUTE)]);
-    assert_eq!(book.count(Counter::Answered), 1, "the second person is no second answer");
+    assert_eq!(
+        book.count(Counter::Answered),
+        1,
+        "the second person is no second answer"
+    );
     assert_eq!(book.value("transferred_once_to_the_right_office"), 1.0);
     assert_eq!(book.value("transfer_rate"), 1.0);
-    assert_eq!(book.count(Counter::Resolved7), 1, "a transfer does not break resolution");
-    assert_eq!(book.counts(Grouping::Topic, "REF_STATUS").signed(Counter::Answered), 1);
+    assert_eq!(
+        book.count(Counter::Resolved7),
+        1,
+        "a transfer does not break resolution"
+    );
+    assert_eq!(
+        book.counts(Grouping::Topic, "REF_STATUS")
+            .signed(Counter::Answered),
+        1
+    );
     assert!(book.counts(Grouping::Topic, "COL_BALANCE").is_empty());
     assert_eq!(book.value("talk_ms"), 237_500.0);
     let issue = book.issues.keys().next().expect("one issue");
-    assert_eq!(issue.family, "COL_BALANCE", "linked by what it turned out to be about");
+    assert_eq!(
+        issue.family, "COL_BALANCE",
+        "linked by what it turned out to be about"
+    );
 }
 
 #[test]
@@ -417,7 +563,13 @@ fn an_earlier_agents_late_wrap_up_does_not_overrule_the_last_agent() {
     let book = Book::of([contact(1)
         .offered()
         .established(1_000, "a1")
-        .then(2_000, EventBody::Transferred { from: agent("a1"), to: agent("a2") })
+        .then(
+            2_000,
+            EventBody::Transferred {
+                from: agent("a1"),
+                to: agent("a2"),
+            },
+        )
         .talked(2_000, 9_000, "a2", Disposition::Resolved)
         .then(
             MINUTE,
@@ -435,51 +587,102 @@ fn an_earlier_agents_late_wrap_up_does_not_overrule_the_last_agent() {
 #[test]
 fn the_announced_wait_is_held_against_the_actual_one() {
     let book = Book::of([
-        contact(1).offered().queued(0, 100_000).established(120_000, "a1"), // +20 s, inside
-        contact(2).offered().queued(0, 100_000).established(10_000, "a1"),  // -90 s, outside
+        contact(1)
+            .offered()
+            .queued(0, 100_000)
+            .established(120_000, "a1"), // +20 s, inside
+        contact(2)
+            .offered()
+            .queued(0, 100_000)
+            .established(10_000, "a1"), // -90 s, outside
         // Not announced, and given up: in neither.
         contact(3).offered().queued(0, 0).established(10_000, "a1"),
-        contact(4).offered().queued(0, 100_000).then(9, EventBody::Abandoned { waited_ms: 9, ringing: false }),
+        contact(4).offered().queued(0, 100_000).then(
+            9,
+            EventBody::Abandoned {
+                waited_ms: 9,
+                ringing: false,
+            },
+        ),
     ]);
     let bias = book.measure("announced_wait_bias_ms");
     assert_eq!((bias.value, bias.denominator), (-35_000.0, 2));
     let rmse = book.value("announced_wait_rmse_ms");
-    assert!((rmse - ((20f64.powi(2) + 90f64.powi(2)) / 2.0).sqrt() * 1_000.0).abs() < 1.0, "{rmse}");
+    assert!(
+        (rmse - ((20f64.powi(2) + 90f64.powi(2)) / 2.0).sqrt() * 1_000.0).abs() < 1.0,
+        "{rmse}"
+    );
     assert_eq!(book.value("announced_wait_interval_coverage"), 0.5);
 }
 
 #[test]
 fn a_window_is_kept_only_before_its_end_and_an_exhausted_callback_is_no_service() {
-    let window = Window { from: TimeMs(T0 + 60 * MINUTE), until: TimeMs(T0 + 120 * MINUTE) };
+    let window = Window {
+        from: TimeMs(T0 + 60 * MINUTE),
+        until: TimeMs(T0 + 120 * MINUTE),
+    };
     let booked = |number| {
         contact(number)
             .offered()
             .queued(0, 100_000)
-            .then(1_000, EventBody::OfferMade { virtual_hold: false, windows: 3 })
-            .then(2_000, EventBody::CallbackBooked { window: Some(window) })
+            .then(
+                1_000,
+                EventBody::OfferMade {
+                    virtual_hold: false,
+                    windows: 3,
+                },
+            )
+            .then(
+                2_000,
+                EventBody::CallbackBooked {
+                    window: Some(window),
+                },
+            )
     };
     let book = Book::of([
         booked(1).established(90 * MINUTE, "a1"),
         booked(2).established(121 * MINUTE, "a1"),
         booked(3)
-            .then(95 * MINUTE, EventBody::CallbackEnded { end: CallbackEnd::Exhausted, attempts: 3 })
+            .then(
+                95 * MINUTE,
+                EventBody::CallbackEnded {
+                    end: CallbackEnd::Exhausted,
+                    attempts: 3,
+                },
+            )
             .closed(96 * MINUTE),
         contact(4)
             .offered()
-            .then(0, EventBody::OfferMade { virtual_hold: true, windows: 0 })
+            .then(
+                0,
+                EventBody::OfferMade {
+                    virtual_hold: true,
+                    windows: 0,
+                },
+            )
             .then(1, EventBody::OfferDeclined),
     ]);
     assert_eq!(book.value("callback_window_kept_rate"), 1.0 / 3.0);
     assert_eq!(book.value("callback_acceptance_rate"), 0.75);
     assert_eq!(book.count(Counter::CallbackDeclined), 1);
     assert_eq!(book.count(Counter::EndedCallbackUnreached), 1);
-    assert_eq!(book.count(Counter::AnsweredCallback), 2, "who took a callback is no holder");
-    assert!(!book.measure("announced_wait_bias_ms").known, "a chosen window voids the announcement");
+    assert_eq!(
+        book.count(Counter::AnsweredCallback),
+        2,
+        "who took a callback is no holder"
+    );
+    assert!(
+        !book.measure("announced_wait_bias_ms").known,
+        "a chosen window voids the announcement"
+    );
 }
 
 #[test]
 fn a_callback_that_ends_twice_is_a_broken_promise_and_counted_once() {
-    let ended = EventBody::CallbackEnded { end: CallbackEnd::Cancelled, attempts: 0 };
+    let ended = EventBody::CallbackEnded {
+        end: CallbackEnd::Cancelled,
+        attempts: 0,
+    };
     let book = Book::of([contact(1)
         .offered()
         .then(1, EventBody::CallbackBooked { window: None })
@@ -492,13 +695,36 @@ fn a_callback_that_ends_twice_is_a_broken_promise_and_counted_once() {
 #[test]
 fn what_is_known_before_the_queue_is_counted_in_its_group_all_the_same() {
     let book = Book::of([
-        contact(1).offered().queued(5_000, 0).established(9_000, "a1").closed(MINUTE),
-        contact(2).offered().then(0, EventBody::Blocked { reason: 2 }).closed(0),
+        contact(1)
+            .offered()
+            .queued(5_000, 0)
+            .established(9_000, "a1")
+            .closed(MINUTE),
+        contact(2)
+            .offered()
+            .then(0, EventBody::Blocked { reason: 2 })
+            .closed(0),
     ]);
-    assert_eq!(book.counts(Grouping::Queue, "refunds").signed(Counter::Offered), 1);
-    assert_eq!(book.counts(Grouping::Queue, "refunds").signed(Counter::Closed), 1);
-    assert_eq!(book.counts(Grouping::Queue, NO_GROUP).signed(Counter::Offered), 1);
-    assert_eq!(book.counts(Grouping::Queue, NO_GROUP).signed(Counter::EndedBlocked), 1);
+    assert_eq!(
+        book.counts(Grouping::Queue, "refunds")
+            .signed(Counter::Offered),
+        1
+    );
+    assert_eq!(
+        book.counts(Grouping::Queue, "refunds")
+            .signed(Counter::Closed),
+        1
+    );
+    assert_eq!(
+        book.counts(Grouping::Queue, NO_GROUP)
+            .signed(Counter::Offered),
+        1
+    );
+    assert_eq!(
+        book.counts(Grouping::Queue, NO_GROUP)
+            .signed(Counter::EndedBlocked),
+        1
+    );
     for grouping in Grouping::ALL {
         let sum: i64 = book
             .tally
@@ -517,8 +743,16 @@ fn free_text_never_becomes_a_group() {
     script.line = "Jane Doe, 555 0100";
     script.topic = "x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x-x";
     let book = Book::of([script.offered()]);
-    assert_eq!(book.counts(Grouping::Line, OTHER_GROUP).signed(Counter::Offered), 1);
-    assert_eq!(book.counts(Grouping::Topic, OTHER_GROUP).signed(Counter::Offered), 1);
+    assert_eq!(
+        book.counts(Grouping::Line, OTHER_GROUP)
+            .signed(Counter::Offered),
+        1
+    );
+    assert_eq!(
+        book.counts(Grouping::Topic, OTHER_GROUP)
+            .signed(Counter::Offered),
+        1
+    );
 }
 
 #[test]
@@ -539,187 +773,38 @@ fn repeats_change_nothing_and_holes_are_broken_promises_that_still_count() {
         holed.apply(&events[index]);
         holed.apply(&events[index]);
     }
-    assert_eq!(holed.tally, once.tally, "the same events in another order mean the same");
-    assert_eq!(holed.violations.len(), 3, "one hole, two late: {:?}", holed.violations);
-    assert!(holed.violations.iter().all(|violation| {
-        violation.invariant == Invariant::EveryOutcomeCounted
-    }));
+    assert_eq!(
+        holed.tally, once.tally,
+        "the same events in another order mean the same"
+    );
+    assert_eq!(
+        holed.violations.len(),
+        3,
+        "one hole, two late: {:?}",
+        holed.violations
+    );
+    assert!(
+        holed
+            .violations
+            .iter()
+            .all(|violation| { violation.invariant == Invariant::EveryOutcomeCounted })
+    );
 }
 
 #[test]
 fn after_the_end_nothing_counts_and_only_a_number_is_kept() {
     let mut book = Book::of([contact(1).offered().established(1, "a1").closed(2)]);
-    let mut late = contact(1).offered().established(1, "a1").closed(2).offered();
+    let mut late = contact(1)
+        .offered()
+        .established(1, "a1")
+        .closed(2)
+        .offered();
     book.apply(&late.events.pop().expect("an event"));
     assert_eq!(book.count(Counter::Offered), 1);
     assert_eq!(book.violations.len(), 1);
     let state = &book.states[&ContactId(1)];
     assert!(state.is_closed());
     assert_eq!(state.sequence(), 4);
-}
-
-const DAY: u64 = DAY_MS;
-
-/// Talked from one minute after arrival to five.
-fn conversation(number: u128, at: u64, disposition: Disposition) -> Script {
-    contact(number)
-        .of_caller(Some(77))
-        .arriving(at)
-        .offered()
-        .talked(MINUTE, 5 * MINUTE, "a1", disposition)
-        .closed(6 * MINUTE)
-}
-
-#[test]
-fn resolution_holds_until_the_caller_comes_again_about_the_same() {
-    let resolved = || conversation(1, T0, Disposition::Resolved);
-    assert_eq!(Book::of([resolved()]).count(Counter::Resolved30), 1);
-
-    // Ten days later, another topic of the family, and the caller gives up.
-    let again = |at: u64, topic: &'static str| {
-        contact(2)
-            .of_caller(Some(77))
-            .arriving(at)
-            .about(topic)
-            .offered()
-            .then(MINUTE, EventBody::Abandoned { waited_ms: MINUTE, ringing: false })
-            .closed(MINUTE)
-    };
-    let book = Book::of([resolved(), again(T0 + 10 * DAY, "REF_DELAY")]);
-    assert_eq!(book.count(Counter::Resolved7), 1, "after the 7 day window");
-    assert_eq!(book.count(Counter::Resolved14), 0, "within the 14 day window");
-    assert_eq!(book.count(Counter::Resolved30), 0);
-    assert_eq!(book.count(Counter::Issues30), 1, "giving up opens no issue");
-    assert_eq!(book.value("first_contact_resolution_7d"), 1.0);
-    assert_eq!(book.value("first_contact_resolution_14d"), 0.0);
-
-    let elsewhere = Book::of([resolved(), again(T0 + DAY, "COL_BALANCE")]);
-    assert_eq!(elsewhere.count(Counter::Resolved30), 1, "another issue");
-    let overlapping = Book::of([resolved(), again(T0 + 2 * MINUTE, "REF_DELAY")]);
-    assert_eq!(overlapping.count(Counter::Resolved30), 1, "came before the conversation ended");
-    let late = Book::of([resolved(), again(T0 + 31 * DAY, "REF_DELAY")]);
-    assert_eq!(late.count(Counter::Resolved30), 1);
-}
-
-#[test]
-fn a_second_conversation_about_the_same_is_no_new_issue() {
-    let book = Book::of([
-        conversation(1, T0, Disposition::Unresolved),
-        conversation(2, T0 + 10 * DAY, Disposition::Resolved),
-    ]);
-    assert_eq!((book.count(Counter::Issues7), book.count(Counter::Resolved7)), (2, 1));
-    assert_eq!((book.count(Counter::Issues14), book.count(Counter::Resolved14)), (1, 0));
-}
-
-#[test]
-fn the_survey_can_deny_what_the_agent_says_and_coverage_says_what_is_seen() {
-    let surveyed = |number, all_answered| {
-        contact(number)
-            .offered()
-            .talked(1_000, MINUTE, "a1", Disposition::Resolved)
-            .then(
-                2 * MINUTE,
-                EventBody::SurveyAnswered(SurveyAnswers {
-                    calls_about_this: 2,
-                    all_answered,
-                    no_more_calls: None,
-                }),
-            )
-            .closed(2 * MINUTE)
-    };
-    let withheld = contact(4)
-        .of_caller(None)
-        .offered()
-        .talked(1_000, MINUTE, "a1", Disposition::Resolved)
-        .closed(2 * MINUTE);
-    let book =
-        Book::of([surveyed(1, Some(true)), surveyed(2, Some(false)), surveyed(3, None), withheld]);
-    assert_eq!(book.count(Counter::Issues14), 3);
-    assert_eq!(book.count(Counter::Resolved14), 2);
-    assert_eq!(book.value("first_contact_resolution_coverage"), 0.75);
-    assert_eq!(book.value("survey_all_answered"), 0.5);
-    assert_eq!(book.value("survey_first_call"), 0.0);
-    assert_eq!(book.count(Counter::AgentResolved), 4);
-}
-
-#[test]
-fn issues_count_the_same_in_whatever_order_their_contacts_are_read() {
-    // Eight contacts of one caller over 50 days, answered and not, in 200 orders.
-    let scripts = || {
-        let mut scripts: Vec<Script> = (0..6u64)
-            .map(|index| {
-                let disposition =
-                    if index % 2 == 0 { Disposition::Resolved } else { Disposition::Unresolved };
-                conversation(u128::from(index) + 1, T0 + index * index * 2 * DAY, disposition)
-            })
-            .collect();
-        for (number, at) in [(10, T0 + 3 * DAY), (11, T0 + 3 * MINUTE)] {
-            scripts.push(
-                contact(number)
-                    .of_caller(Some(77))
-                    .arriving(at)
-                    .offered()
-                    .then(9, EventBody::Abandoned { waited_ms: 9, ringing: false })
-                    .closed(9),
-            );
-        }
-        scripts
-    };
-    let expected = Book::of(scripts()).tally;
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    for round in 0..200 {
-        let mut shuffled = scripts();
-        for index in (1..shuffled.len()).rev() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let other = usize::try_from((state >> 33) % (index as u64 + 1)).expect("small");
-            shuffled.swap(index, other);
-        }
-        let tally = Book::of(shuffled).tally;
-        assert_eq!(tally.totals(), expected.totals(), "round {round}");
-        assert!(tally == expected, "round {round}");
-    }
-}
-
-#[test]
-fn an_issue_stays_small_however_often_somebody_calls() {
-    let mut issue = Issue::default();
-    let mut tally = Tally::default();
-    let mut dropped = 0;
-    for number in 0..100u64 {
-        let visit = Visit {
-            contact: ContactId(u128::from(number)),
-            arrived_at: TimeMs(T0 + number * MINUTE),
-            answered: None,
-        };
-        dropped += issue.add(visit.clone(), &mut tally);
-        assert_eq!(issue.add(visit, &mut tally), 0, "the same visit again");
-    }
-    assert_eq!(dropped, 100 - VISITS_MAX);
-    assert!(tally.is_empty());
-}
-
-#[test]
-fn settled_resolution_leaves_open_windows_out() {
-    let book = Book::of([
-        conversation(1, T0, Disposition::Resolved).of_caller(Some(1)),
-        conversation(2, T0 + 20 * DAY, Disposition::Unresolved).of_caller(Some(2)),
-    ]);
-    let all = book.counts(Grouping::All, "");
-    let mut open = Counts::default();
-    for (cell, counts) in book.tally.iter() {
-        if cell.grouping == Grouping::All && cell.half_hour * HALF_HOUR_MS > T0 + 10 * DAY {
-            open.merge(counts);
-        }
-    }
-    let measured = Measured { counts: all, open: [open.clone(), open.clone(), open] };
-    let value = |name: &str| {
-        definitions().iter().find(|definition| definition.name == name).expect("a measure").value(&measured)
-    };
-    assert_eq!(value("first_contact_resolution_7d").denominator, 2);
-    assert_eq!(value("first_contact_resolution_7d").value, 0.5);
-    assert_eq!(value("first_contact_resolution_7d_settled").denominator, 1);
-    assert_eq!(value("first_contact_resolution_7d_settled").value, 1.0);
-    assert_eq!(value("first_contact_resolution_7d_provisional").value, 0.5);
 }
 
 #[test]
@@ -729,11 +814,20 @@ fn every_definition_is_named_once_and_explained() {
         assert!(names.insert(definition.name), "{} twice", definition.name);
         assert!(definition.text().len() > 10, "{}", definition.name);
         let ratio = !matches!(definition.unit, Unit::Count);
-        assert_eq!(ratio, !definition.denominator.is_empty(), "{}", definition.name);
+        assert_eq!(
+            ratio,
+            !definition.denominator.is_empty(),
+            "{}",
+            definition.name
+        );
         let value = definition.value(&Measured::default());
         assert_eq!(value.known, !ratio, "{} of nothing", definition.name);
     }
-    for name in ["offered", "speed_of_answer_holders_ms", "first_contact_resolution_7d"] {
+    for name in [
+        "offered",
+        "speed_of_answer_holders_ms",
+        "first_contact_resolution_7d",
+    ] {
         assert!(names.contains(name), "{name} is named in the contract");
     }
 }
@@ -747,7 +841,14 @@ fn stored_names_are_read_back() {
         let slot = Slot::Bucket(*histogram, 117);
         assert_eq!(slot.to_string().parse(), Ok(slot));
     }
-    for nonsense in ["", "h.", "h.wait_holders", "h.wait_holders.70000", "h.nothing.1", "offered "] {
+    for nonsense in [
+        "",
+        "h.",
+        "h.wait_holders",
+        "h.wait_holders.70000",
+        "h.nothing.1",
+        "offered ",
+    ] {
         assert!(nonsense.parse::<Slot>().is_err(), "{nonsense:?}");
     }
 }
@@ -757,7 +858,13 @@ fn agents_who_do_not_answer_are_counted() {
     let book = Book::of([contact(1)
         .offered()
         .then(1, EventBody::Delivered { agent: agent("a1") })
-        .then(20_000, EventBody::NotAnswered { agent: agent("a1"), cause: Cause::CallNotAnswered })
+        .then(
+            20_000,
+            EventBody::NotAnswered {
+                agent: agent("a1"),
+                cause: Cause::CallNotAnswered,
+            },
+        )
         .established(30_000, "a2")]);
     assert_eq!(book.count(Counter::NotAnsweredByAgent), 1);
     assert_eq!(book.value("speed_of_answer_holders_ms"), 30_000.0);

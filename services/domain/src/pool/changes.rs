@@ -122,6 +122,8 @@ impl Pool {
             pool.sync_contact(*index);
         }
         pool.unmark();
+        // Turns are looked at in a moment, when the load is over, not while it is half done.
+        pool.touched.clear();
         pool.mend_contacts(&loaded, out);
         pool.tell_again(&loaded, out);
         pool.settle(out);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::input::{Cause, Cleared, RouteInput, RoutedBy, SurveyAnswers, SwitchRef};
 use super::output::{Answer, EventBody, Outputs, QueuedReason, ReplyBody};
-use super::record::{Announced, OpenContact, Phase, VirtualState};
+use super::record::{Announced, OpenContact, Phase};
 use super::state::{Contact, Indexed};
 use super::{DEFAULT_LANGUAGE, Pool};
 use crate::id::FieldError;
@@ -332,38 +332,25 @@ impl Pool {
 
     /// The switch took its default route in a dialogue of ours.
     fn leave_dialogue(&mut self, index: u32, by: RoutedBy, out: &mut Outputs) {
-        let live = |state| state == VirtualState::Live;
-        if self.contacts[index].record.callback.as_ref().is_some_and(|callback| live(callback.state)) {
-            self.leg_lost(index, out);
-        } else {
+        if !self.keep_for_callback(index, out) {
             self.default_routed(index, by, out);
         }
     }
 
     /// The caller has hung up before a person came; an agent, if any, is freed already.
     fn caller_left(&mut self, index: u32, ringing: bool, out: &mut Outputs) {
-        let now = self.now;
-        let record = &mut self.contacts[index].record;
-        match record.callback.as_ref().map(|callback| callback.state) {
-            Some(VirtualState::Live) => self.leg_lost(index, out),
-            Some(VirtualState::InLine | VirtualState::Window | VirtualState::Due | VirtualState::Missed) => {
-                record.leg_live = false;
-                record.phase = Phase::Waiting;
-                record.phase_since = now;
-                record.command = None;
-                self.sync_contact(index);
-                self.rematch(index, out);
-            }
-            Some(VirtualState::Ended) | None if record.offered && record.phase == Phase::Waiting => {
-                let gone_at = self.event_time(index);
-                let record = &mut self.contacts[index].record;
-                record.leg_live = false;
-                record.phase = Phase::Leaving;
-                record.phase_since = gone_at;
-                self.sync_contact(index);
-            }
-            Some(VirtualState::Ended) | None => self.give_up(index, ringing, out),
+        if self.keep_for_callback(index, out) {
+            return;
         }
+        let gone_at = self.event_time(index);
+        let record = &mut self.contacts[index].record;
+        if !record.offered || record.phase != Phase::Waiting {
+            return self.give_up(index, ringing, out);
+        }
+        record.leg_live = false;
+        record.phase = Phase::Leaving;
+        record.phase_since = gone_at;
+        self.sync_contact(index);
     }
 
     /// The call is over.

@@ -52,8 +52,12 @@ impl Pool {
         self.mark_contact(index);
     }
 
-    /// The call is over: closed now, or when wrap-ups and the survey are.
+    /// The call is over: closed now, or when wrap-ups and the survey are. A callback that
+    /// has not ended keeps its place instead.
     pub(super) fn conclude(&mut self, index: u32, out: &mut Outputs) {
+        if self.keep_for_callback(index, out) {
+            return;
+        }
         let survey_wait_ms = self.catalogue.pool.survey_wait_ms;
         let now = self.now;
         let record = &mut self.contacts[index].record;

@@ -242,6 +242,27 @@ impl Pool {
         }
     }
 
+    /// The leg is gone. If a callback is open its place is kept: true.
+    pub(super) fn keep_for_callback(&mut self, index: u32, out: &mut Outputs) -> bool {
+        let now = self.now;
+        let record = &mut self.contacts[index].record;
+        let Some(state) = record.callback.as_ref().map(|callback| callback.state) else { return false };
+        match state {
+            VirtualState::Ended => return false,
+            VirtualState::Live => self.leg_lost(index, out),
+            VirtualState::InLine | VirtualState::Window | VirtualState::Due | VirtualState::Missed => {
+                record.leg_live = false;
+                record.phase = Phase::Waiting;
+                record.phase_since = now;
+                record.command = None;
+                record.hold_off_until = None;
+                self.sync_contact(index);
+                self.rematch(index, out);
+            }
+        }
+        true
+    }
+
     /// The caller had answered and was gone before a person came: the place is kept.
     pub(super) fn leg_lost(&mut self, index: u32, out: &mut Outputs) {
         let now = self.now;

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its share, and one of them all of it")]
 
+pub(crate) mod dice;
+pub(crate) mod mirror;
+
 use std::sync::Arc;
 
 use domain::invariant::Violation;

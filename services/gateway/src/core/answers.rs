@@ -8,7 +8,10 @@ use crate::metrics::Answered;
 
 /// Whether the answer holds an agent or a place.
 pub(super) fn holds(answer: &wire::Answer) -> bool {
-    matches!(answer.body, Some(wire::answer::Body::Agent(_) | wire::answer::Body::Queue(_)))
+    matches!(
+        answer.body,
+        Some(wire::answer::Body::Agent(_) | wire::answer::Body::Queue(_))
+    )
 }
 
 /// An answer as RouteSelect, its kind, and whether it holds anything; `None`: the default
@@ -23,16 +26,28 @@ pub(super) fn select(
         wire::answer::Body::Agent(agent) => {
             let (device, treatment) = agent_treatment(agent);
             let treatment = cti::route_select::Treatment::Agent(treatment);
-            Some((Answered::Agent, true, route_select(cross_ref, correlator, decision, device, treatment)))
+            Some((
+                Answered::Agent,
+                true,
+                route_select(cross_ref, correlator, decision, device, treatment),
+            ))
         }
         wire::answer::Body::Queue(queue) => {
             let (device, treatment) = queue_treatment(queue);
             let treatment = cti::route_select::Treatment::Queue(treatment);
-            Some((Answered::Queue, true, route_select(cross_ref, correlator, decision, device, treatment)))
+            Some((
+                Answered::Queue,
+                true,
+                route_select(cross_ref, correlator, decision, device, treatment),
+            ))
         }
         wire::answer::Body::Message(found) => {
             let reason = i32::try_from(found.reason).unwrap_or(0);
-            Some((Answered::Message, false, message(cross_ref, correlator, &found.announcement, reason, decision)))
+            Some((
+                Answered::Message,
+                false,
+                message(cross_ref, correlator, &found.announcement, reason, decision),
+            ))
         }
         wire::answer::Body::DefaultRoute(_) => None,
     }
@@ -65,9 +80,18 @@ pub(super) fn message(
     reason: i32,
     decision_id: String,
 ) -> cti::RouteSelect {
-    let treatment = cti::MessageTreatment { announcement: announcement.to_owned(), reason };
+    let treatment = cti::MessageTreatment {
+        announcement: announcement.to_owned(),
+        reason,
+    };
     let treatment = cti::route_select::Treatment::Message(treatment);
-    route_select(cross_ref, correlator_data, decision_id, announcement.to_owned(), treatment)
+    route_select(
+        cross_ref,
+        correlator_data,
+        decision_id,
+        announcement.to_owned(),
+        treatment,
+    )
 }
 
 /// The agent's device and what the caller meets there.
@@ -82,20 +106,34 @@ pub(super) fn agent_treatment(agent: wire::AgentAnswer) -> (String, cti::AgentTr
         authenticated: context.authenticated,
         callback_code: context.callback_code,
     });
-    (agent.device, cti::AgentTreatment { agent_id: agent.agent_id, context })
+    (
+        agent.device,
+        cti::AgentTreatment {
+            agent_id: agent.agent_id,
+            context,
+        },
+    )
 }
 
 /// The queue's device, the place, and what is offered: virtual hold first, then windows.
 pub(super) fn queue_treatment(queue: wire::QueueAnswer) -> (String, cti::QueueTreatment) {
     let mut offers = Vec::new();
     if queue.offer_virtual_hold {
-        let hold = cti::VirtualHoldOffer { expected_callback_ms: queue.expected_wait_ms };
+        let hold = cti::VirtualHoldOffer {
+            expected_callback_ms: queue.expected_wait_ms,
+        };
         offers.push(cti::offer::Kind::VirtualHold(hold));
     }
     offers.extend(queue.windows.iter().map(|window| {
-        cti::offer::Kind::Window(cti::WindowOffer { from_ms: window.from_ms, until_ms: window.until_ms })
+        cti::offer::Kind::Window(cti::WindowOffer {
+            from_ms: window.from_ms,
+            until_ms: window.until_ms,
+        })
     }));
-    let offers = (1..).zip(offers).map(|(offer_id, kind)| cti::Offer { offer_id, kind: Some(kind) });
+    let offers = (1..).zip(offers).map(|(offer_id, kind)| cti::Offer {
+        offer_id,
+        kind: Some(kind),
+    });
     let treatment = cti::QueueTreatment {
         queue: queue.queue,
         position: queue.position,
@@ -105,4 +143,76 @@ pub(super) fn queue_treatment(queue: wire::QueueAnswer) -> (String, cti::QueueTr
         offers: offers.collect(),
     };
     (queue.device, treatment)
+}
+
+/// The agent a command is about; empty: none.
+pub(super) fn agent_of(command: &SwitchCommand) -> String {
+    use switch_command::Body;
+    match &command.body {
+        Some(Body::DeflectToAgent(agent)) => agent.agent_id.clone(),
+        Some(Body::TransferToAgent(to)) => to
+            .agent
+            .as_ref()
+            .map(|agent| agent.agent_id.clone())
+            .unwrap_or_default(),
+        Some(Body::SetAgentState(set)) => set.agent_id.clone(),
+        _ => String::new(),
+    }
+}
+
+/// A command of routing as the switch is told it.
+pub(super) fn command_body(body: switch_command::Body) -> command::Body {
+    use switch_command::Body;
+    let device = |id: String| Some(Device { id });
+    match body {
+        Body::DeflectToAgent(agent) => {
+            let (id, treatment) = agent_treatment(agent);
+            let treatment = Some(deflect_call::Treatment::Agent(treatment));
+            command::Body::Deflect(DeflectCall {
+                new_destination: device(id),
+                treatment,
+            })
+        }
+        Body::DeflectToQueue(queue) => {
+            let (id, treatment) = queue_treatment(queue);
+            let treatment = Some(deflect_call::Treatment::Queue(treatment));
+            command::Body::Deflect(DeflectCall {
+                new_destination: device(id),
+                treatment,
+            })
+        }
+        Body::DeflectToMessage(message) => {
+            let treatment = Some(deflect_call::Treatment::Message(MessageTreatment {
+                announcement: message.announcement.clone(),
+                reason: i32::try_from(message.reason).unwrap_or(0),
+            }));
+            command::Body::Deflect(DeflectCall {
+                new_destination: device(message.announcement),
+                treatment,
+            })
+        }
+        Body::TransferToAgent(to) => {
+            let (id, treatment) = agent_treatment(to.agent.unwrap_or_default());
+            let treatment = Some(single_step_transfer::Treatment::Agent(treatment));
+            command::Body::Transfer(SingleStepTransfer {
+                transferred_to: device(id),
+                warm: to.warm,
+                treatment,
+            })
+        }
+        Body::TransferToQueue(to) => {
+            let (id, treatment) = queue_treatment(to.queue.unwrap_or_default());
+            let treatment = Some(single_step_transfer::Treatment::Queue(treatment));
+            command::Body::Transfer(SingleStepTransfer {
+                transferred_to: device(id),
+                warm: to.warm,
+                treatment,
+            })
+        }
+        Body::SetAgentState(set) => command::Body::SetAgentState(SetAgentState {
+            agent_id: set.agent_id,
+            state: i32::try_from(set.state).unwrap_or(0),
+            reason: set.reason,
+        }),
+    }
 }

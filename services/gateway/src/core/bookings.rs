@@ -13,8 +13,8 @@ use std::sync::Arc;
 use domain::id::FieldError;
 use domain::{ContactId, TimeMs};
 use proto::callback::v1::{
-    AttachedSwitch, Book, Cancel, DialResult, GatewayHello, LinkRequest, LinkResponse, RefusalReason, Request,
-    Response, Window, request, response,
+    AttachedSwitch, Book, Cancel, DialResult, GatewayHello, LinkRequest, LinkResponse,
+    RefusalReason, Request, Response, Window, request, response,
 };
 use proto::cti::v1::{AnnounceBooking, CallRef, OfferAnswered, SwitchEvent, WindowOffer};
 
@@ -68,18 +68,42 @@ impl Core {
         let device = offer.callback_device.unwrap_or_default();
         let call = event.call.clone().unwrap_or_default();
         let Some(number) = self.keys.number(&device.id) else {
-            self.announce(now, source, call, contact, pool, AnnounceBooking { failed: true, ..Default::default() });
-            return Err(FieldError::new("offer_answered.callback_device.id", "a number to call", "no digits"));
+            self.announce(
+                now,
+                source,
+                call,
+                contact,
+                pool,
+                AnnounceBooking {
+                    failed: true,
+                    ..Default::default()
+                },
+            );
+            return Err(FieldError::new(
+                "offer_answered.callback_device.id",
+                "a number to call",
+                "no digits",
+            ));
         };
         let memo = self.contacts.get(&contact).cloned().unwrap_or_default();
-        let ContactMemo { line, topic, language, arrived_at, expected_callback_ms, .. } = memo;
+        let ContactMemo {
+            line,
+            topic,
+            language,
+            arrived_at,
+            expected_callback_ms,
+            ..
+        } = memo;
         let book = Book {
             contact_id: contact_bytes(contact),
             pool: self.pools[pool].name().to_owned(),
             switch_id: source.switch.clone(),
             caller: self.keys.caller(&number).0.to_be_bytes().to_vec().into(),
             number: self.keys.encrypt(&number, contact),
-            window: offer.window.map(|window| Window { from_ms: window.from_ms, until_ms: window.until_ms }),
+            window: offer.window.map(|window| Window {
+                from_ms: window.from_ms,
+                until_ms: window.until_ms,
+            }),
             time_zone: offer.time_zone,
             line,
             topic,
@@ -111,20 +135,41 @@ impl Core {
         contact: ContactId,
         code: &str,
     ) -> Result<Mapped, FieldError> {
-        let caller = self.contacts.get(&contact).map(|memo| memo.caller.clone()).unwrap_or_default();
+        let caller = self
+            .contacts
+            .get(&contact)
+            .map(|memo| memo.caller.clone())
+            .unwrap_or_default();
         let by_code = !code.is_empty() && !caller.is_empty();
         if !code.is_empty() && !by_code {
-            return Err(FieldError::new("callback_cancelled.code", "a call whose number this node knows", "not known"));
+            return Err(FieldError::new(
+                "callback_cancelled.code",
+                "a call whose number this node knows",
+                "not known",
+            ));
         }
         let cancel = Cancel {
-            contact_id: if by_code { bytes::Bytes::new() } else { contact_bytes(contact) },
+            contact_id: if by_code {
+                bytes::Bytes::new()
+            } else {
+                contact_bytes(contact)
+            },
             caller,
             code: code.to_owned(),
         };
-        Ok(Mapped::Booking(Box::new(self.cancel(now, source, event_seq, contact, cancel))))
+        Ok(Mapped::Booking(Box::new(
+            self.cancel(now, source, event_seq, contact, cancel),
+        )))
     }
 
-    fn cancel(&self, now: Moment, source: &Arc<Source>, event_seq: u64, contact: ContactId, cancel: Cancel) -> Booking {
+    fn cancel(
+        &self,
+        now: Moment,
+        source: &Arc<Source>,
+        event_seq: u64,
+        contact: ContactId,
+        cancel: Cancel,
+    ) -> Booking {
         Booking {
             source: Arc::clone(source),
             event_seq,
@@ -172,7 +217,11 @@ impl Core {
         booking.tried.push(link);
         // Three tries fit into the time that the caller is kept.
         booking.try_until = now.wall.plus(self.config.booking_timeout_ms.div_ceil(3));
-        let request = Request { request_id: number, traceparent: String::new(), body: Some(booking.body.clone()) };
+        let request = Request {
+            request_id: number,
+            traceparent: String::new(),
+            body: Some(booking.body.clone()),
+        };
         if let Some(peer) = self.callback_peers.get_mut(&link) {
             peer.requests.push(request);
         }
@@ -181,7 +230,13 @@ impl Core {
     /// A callback replica is there.
     pub(super) fn callback_up(&mut self, now: Moment, link: LinkId) {
         self.open_link(link, Role::Callback);
-        self.callback_peers.insert(link, Peer { hello: true, ..Peer::default() });
+        self.callback_peers.insert(
+            link,
+            Peer {
+                hello: true,
+                ..Peer::default()
+            },
+        );
         self.retry_bookings(now, |booking| booking.link.is_none());
     }
 
@@ -192,8 +247,12 @@ impl Core {
     }
 
     fn retry_bookings(&mut self, now: Moment, which: impl Fn(&Booking) -> bool) {
-        let again: Vec<u64> =
-            self.bookings.iter().filter(|(_, booking)| which(booking)).map(|(number, _)| *number).collect();
+        let again: Vec<u64> = self
+            .bookings
+            .iter()
+            .filter(|(_, booking)| which(booking))
+            .map(|(number, _)| *number)
+            .collect();
         for number in again {
             self.try_booking(now, number);
         }
@@ -222,10 +281,14 @@ impl Core {
         };
         match answer.body {
             Some(response::Body::Refused(refused))
-                if refused.reason() == RefusalReason::Unavailable && now.wall < booking.give_up_at =>
+                if refused.reason() == RefusalReason::Unavailable
+                    && now.wall < booking.give_up_at =>
             {
                 // Another replica may reach the store; the same one is asked at its next turn.
-                let others = self.callback_peers.keys().any(|link| !booking.tried.contains(link));
+                let others = self
+                    .callback_peers
+                    .keys()
+                    .any(|link| !booking.tried.contains(link));
                 if others {
                     self.try_booking(now, number);
                 }
@@ -237,8 +300,12 @@ impl Core {
                     from_ms: window.from_ms,
                     until_ms: window.until_ms,
                 });
-                let announce =
-                    AnnounceBooking { code: accepted.code, window, expected_callback_ms, failed: false };
+                let announce = AnnounceBooking {
+                    code: accepted.code,
+                    window,
+                    expected_callback_ms,
+                    failed: false,
+                };
                 self.booking_done(now, number, Some(announce));
             }
             Some(response::Body::Refused(refused)) => {
@@ -248,7 +315,14 @@ impl Core {
                 {
                     tracing::warn!(field = %refused.field, limit = %refused.limit, suppressed, "callback refused a booking as nonsense");
                 }
-                self.booking_done(now, number, Some(AnnounceBooking { failed: true, ..Default::default() }));
+                self.booking_done(
+                    now,
+                    number,
+                    Some(AnnounceBooking {
+                        failed: true,
+                        ..Default::default()
+                    }),
+                );
             }
             Some(response::Body::Cancelled(_)) => {
                 self.metrics.bookings.inc(BookingEnd::Cancelled as usize);
@@ -265,7 +339,14 @@ impl Core {
         };
         let booked = matches!(booking.body, request::Body::Book(_));
         if let Some(announce) = announce.filter(|_| booked) {
-            self.announce(now, &booking.source, booking.call, booking.contact, booking.pool, announce);
+            self.announce(
+                now,
+                &booking.source,
+                booking.call,
+                booking.contact,
+                booking.pool,
+                announce,
+            );
         }
         if booking.event_seq > 0 {
             self.event_part_done(booking.source.number, booking.event_seq, None);
@@ -277,7 +358,10 @@ impl Core {
         let late: HashMap<u64, bool> = self
             .bookings
             .iter()
-            .filter(|(_, booking)| now.wall >= booking.give_up_at || (booking.link.is_some() && now.wall >= booking.try_until))
+            .filter(|(_, booking)| {
+                now.wall >= booking.give_up_at
+                    || (booking.link.is_some() && now.wall >= booking.try_until)
+            })
             .map(|(number, booking)| (*number, now.wall >= booking.give_up_at))
             .collect();
         for (number, over) in late {
@@ -299,9 +383,19 @@ impl Core {
         }
         let sent = !booking.tried.is_empty() && matches!(booking.body, request::Body::Book(_));
         let (source, contact) = (Arc::clone(&booking.source), booking.contact);
-        self.booking_done(now, number, Some(AnnounceBooking { failed: true, ..Default::default() }));
+        self.booking_done(
+            now,
+            number,
+            Some(AnnounceBooking {
+                failed: true,
+                ..Default::default()
+            }),
+        );
         if sent {
-            let cancel = Cancel { contact_id: contact_bytes(contact), ..Cancel::default() };
+            let cancel = Cancel {
+                contact_id: contact_bytes(contact),
+                ..Cancel::default()
+            };
             let cancel = self.cancel(now, &source, 0, contact, cancel);
             self.book(now, cancel);
         }
@@ -313,7 +407,10 @@ impl Core {
             .sources
             .values()
             .filter(|state| state.commands_link.is_some())
-            .map(|state| AttachedSwitch { switch_id: state.source.switch.clone(), boot_id: state.source.boot })
+            .map(|state| AttachedSwitch {
+                switch_id: state.source.switch.clone(),
+                boot_id: state.source.boot,
+            })
             .collect();
         for (link, peer) in &mut self.callback_peers {
             if !peer.hello && peer.requests.is_empty() && peer.results.is_empty() {
@@ -322,10 +419,19 @@ impl Core {
             let mut requests = std::mem::take(&mut peer.requests);
             loop {
                 let rest = requests.split_off(requests.len().min(REQUESTS_MAX));
-                let hello = std::mem::take(&mut peer.hello)
-                    .then(|| GatewayHello { gateway_id: self.instance.clone(), switches: attached.clone() });
+                let hello = std::mem::take(&mut peer.hello).then(|| GatewayHello {
+                    gateway_id: self.instance.clone(),
+                    switches: attached.clone(),
+                });
                 let dial_results = std::mem::take(&mut peer.results);
-                out.push(Outgoing::Callback(*link, LinkRequest { hello, requests, dial_results }));
+                out.push(Outgoing::Callback(
+                    *link,
+                    LinkRequest {
+                        hello,
+                        requests,
+                        dial_results,
+                    },
+                ));
                 requests = rest;
                 if requests.is_empty() {
                     break;

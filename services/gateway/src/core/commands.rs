@@ -15,9 +15,9 @@ use domain::{ContactId, TimeMs};
 use proto::callback::v1::{Dial, DialResult};
 use proto::convert::cti as check;
 use proto::cti::v1::{
-    AnnounceBooking, CallRef, Command, CommandError, CommandResult, CommandsResponse, DeflectCall, Device,
-    DialOutcome, Hello, MakeCall, MessageTreatment, SetAgentState, SingleStepTransfer, command, deflect_call,
-    single_step_transfer,
+    AnnounceBooking, CallRef, Command, CommandError, CommandResult, CommandsResponse, DeflectCall,
+    Device, DialOutcome, Hello, MakeCall, MessageTreatment, SetAgentState, SingleStepTransfer,
+    command, deflect_call, single_step_transfer,
 };
 use proto::routing::v1::{CommandOutcome, SwitchCommand, switch_command};
 
@@ -46,9 +46,21 @@ pub(super) struct Outstanding {
 
 #[derive(Debug)]
 enum Kind {
-    Routing { command_id: u64, pool: String, contact: Bytes, agent_id: String },
-    Dial { contact: ContactId, attempt: u32, replica: LinkId },
-    Announcement { source: u64, command: Box<Command> },
+    Routing {
+        command_id: u64,
+        pool: String,
+        contact: Bytes,
+        agent_id: String,
+    },
+    Dial {
+        contact: ContactId,
+        attempt: u32,
+        replica: LinkId,
+    },
+    Announcement {
+        source: u64,
+        command: Box<Command>,
+    },
 }
 
 /// A dial, by contact and attempt: placed once.
@@ -69,7 +81,8 @@ impl Core {
         };
         let old = state.commands_link.replace(link);
         let held = std::mem::take(&mut state.held);
-        self.closing.extend(old.map(|old| (old, "opened again on another link")));
+        self.closing
+            .extend(old.map(|old| (old, "opened again on another link")));
         if let Some(old) = old {
             self.closed(now, old);
         }
@@ -91,8 +104,12 @@ impl Core {
         {
             state.commands_link = None;
         }
-        let lost: Vec<u64> =
-            self.outstanding.iter().filter(|(_, waiting)| waiting.link == link).map(|(invoke, _)| *invoke).collect();
+        let lost: Vec<u64> = self
+            .outstanding
+            .iter()
+            .filter(|(_, waiting)| waiting.link == link)
+            .map(|(invoke, _)| *invoke)
+            .collect();
         for invoke in lost {
             match self.outstanding.remove(&invoke).map(|waiting| waiting.kind) {
                 Some(Kind::Announcement { source, command }) => self.hold(now, source, *command),
@@ -105,7 +122,10 @@ impl Core {
     }
 
     fn hold(&mut self, now: Moment, source: u64, command: Command) {
-        let attached = self.sources.get(&source).and_then(|state| state.commands_link);
+        let attached = self
+            .sources
+            .get(&source)
+            .and_then(|state| state.commands_link);
         if let Some(link) = attached {
             return self.send_announcement(now, source, link, command);
         }
@@ -119,14 +139,24 @@ impl Core {
     }
 
     fn send_announcement(&mut self, now: Moment, source: u64, link: LinkId, command: Command) {
-        let kind = Kind::Announcement { source, command: Box::new(command.clone()) };
+        let kind = Kind::Announcement {
+            source,
+            command: Box::new(command.clone()),
+        };
         self.send_command(now, link, command, kind);
     }
 
     fn send_command(&mut self, now: Moment, link: LinkId, mut command: Command, kind: Kind) {
         let invoke = self.number();
         command.invoke_id = invoke;
-        self.outstanding.insert(invoke, Outstanding { link, sent_at: now.wall, kind });
+        self.outstanding.insert(
+            invoke,
+            Outstanding {
+                link,
+                sent_at: now.wall,
+                kind,
+            },
+        );
         self.command_batches.entry(link).or_default().push(command);
     }
 
@@ -159,7 +189,7 @@ impl Core {
 
     /// A command of routing.
     pub(super) fn switch_command(&mut self, now: Moment, from: SwitchCommand) {
-        let agent_id = agent_of(&from);
+        let agent_id = answers::agent_of(&from);
         let outcome = CommandOutcome {
             command_id: from.command_id,
             pool: from.pool.clone(),
@@ -167,9 +197,13 @@ impl Core {
             error: 0,
             agent_id: agent_id.clone(),
         };
-        let place = self.attached(&from.switch_id).map(|(source, link)| (source.boot, link));
+        let place = self
+            .attached(&from.switch_id)
+            .map(|(source, link)| (source.boot, link));
         let end = match place {
-            Some((boot, _)) if boot != from.boot_id => Err((CommandEnd::OtherBoot, CommandError::InvalidCall)),
+            Some((boot, _)) if boot != from.boot_id => {
+                Err((CommandEnd::OtherBoot, CommandError::InvalidCall))
+            }
             None => Err((CommandEnd::NotAttached, CommandError::ResourceBusy)),
             Some(_) if self.outstanding.len() >= OUTSTANDING_MAX => {
                 self.metrics.limit_hits.inc(Limit::Commands as usize);
@@ -192,17 +226,23 @@ impl Core {
             }
             Err((end, error)) => {
                 self.metrics.commands.inc(end as usize);
-                self.command_outcome(CommandOutcome { error: number(error), ..outcome });
+                self.command_outcome(CommandOutcome {
+                    error: number(error),
+                    ..outcome
+                });
             }
         }
     }
 
     fn command_of(&self, from: SwitchCommand) -> Option<Command> {
         let contact = ContactId::from_bytes(&from.contact_id).ok();
-        let body = command_body(from.body?);
+        let body = answers::command_body(from.body?);
         Some(Command {
             invoke_id: 0,
-            call: (!from.call_id.is_empty()).then(|| CallRef { call_id: from.call_id, ..CallRef::default() }),
+            call: (!from.call_id.is_empty()).then(|| CallRef {
+                call_id: from.call_id,
+                ..CallRef::default()
+            }),
             correlator_data: contact
                 .map(|contact| check::correlator_data(contact, &from.pool, 0))
                 .unwrap_or_default(),
@@ -231,22 +271,37 @@ impl Core {
         let (link, number) = match (place, number) {
             (Some(link), Ok(number)) if self.outstanding.len() < OUTSTANDING_MAX => (link, number),
             (place, number) => {
-                let reason = if place.is_none() { CommandEnd::NotAttached } else { CommandEnd::Failed };
+                let reason = if place.is_none() {
+                    CommandEnd::NotAttached
+                } else {
+                    CommandEnd::Failed
+                };
                 self.metrics.dials.inc(reason as usize);
                 if number.is_err()
                     && let Some(suppressed) = self.logs.booking.check()
                 {
                     tracing::error!(%contact, suppressed, "a callback's number cannot be decrypted");
                 }
-                let result =
-                    DialResult { contact_id: dial.contact_id, attempt: dial.attempt, outcome: 0, not_placed: true };
+                let result = DialResult {
+                    contact_id: dial.contact_id,
+                    attempt: dial.attempt,
+                    outcome: 0,
+                    not_placed: true,
+                };
                 // Not remembered: the same attempt may be placed when the switch is back.
                 return self.dial_result(replica, result);
             }
         };
-        let shown = self.policy.lines.get(&dial.line).map(|line| line.callback_number.clone()).unwrap_or_default();
+        let shown = self
+            .policy
+            .lines
+            .get(&dial.line)
+            .map(|line| line.callback_number.clone())
+            .unwrap_or_default();
         let make_call = MakeCall {
-            called_device: Some(Device { id: number.expose().to_owned() }),
+            called_device: Some(Device {
+                id: number.expose().to_owned(),
+            }),
             calling_device: Some(Device { id: shown }),
             ring_ms: dial.ring_ms,
             callback_code: dial.code,
@@ -260,7 +315,16 @@ impl Core {
             body: Some(command::Body::MakeCall(make_call)),
         };
         self.dialled.insert(key, Dialled::Waiting);
-        self.send_command(now, link, command, Kind::Dial { contact, attempt: dial.attempt, replica });
+        self.send_command(
+            now,
+            link,
+            command,
+            Kind::Dial {
+                contact,
+                attempt: dial.attempt,
+                replica,
+            },
+        );
     }
 
     fn dial_result(&mut self, replica: LinkId, result: DialResult) {
@@ -278,7 +342,10 @@ impl Core {
     /// Results of commands.
     pub(super) fn results(&mut self, link: LinkId, results: Vec<CommandResult>) {
         for result in results {
-            let known = self.outstanding.get(&result.invoke_id).is_some_and(|waiting| waiting.link == link);
+            let known = self
+                .outstanding
+                .get(&result.invoke_id)
+                .is_some_and(|waiting| waiting.link == link);
             if known && let Some(waiting) = self.outstanding.remove(&result.invoke_id) {
                 self.result(waiting.kind, &result);
             }
@@ -286,17 +353,37 @@ impl Core {
     }
 
     fn result(&mut self, kind: Kind, result: &CommandResult) {
-        let end = if result.error == 0 { CommandEnd::Done } else { CommandEnd::Failed };
+        let end = if result.error == 0 {
+            CommandEnd::Done
+        } else {
+            CommandEnd::Failed
+        };
         match kind {
             Kind::Announcement { .. } => self.metrics.commands.inc(end as usize),
-            Kind::Routing { command_id, pool, contact, agent_id } => {
+            Kind::Routing {
+                command_id,
+                pool,
+                contact,
+                agent_id,
+            } => {
                 self.metrics.commands.inc(end as usize);
                 let error = u32::try_from(result.error).unwrap_or(u32::MAX);
-                self.command_outcome(CommandOutcome { command_id, pool, contact_id: contact, error, agent_id });
+                self.command_outcome(CommandOutcome {
+                    command_id,
+                    pool,
+                    contact_id: contact,
+                    error,
+                    agent_id,
+                });
             }
-            Kind::Dial { contact, attempt, replica } => {
+            Kind::Dial {
+                contact,
+                attempt,
+                replica,
+            } => {
                 self.metrics.dials.inc(end as usize);
-                let not_placed = result.error != 0 && result.error() != CommandError::InvalidDestination;
+                let not_placed =
+                    result.error != 0 && result.error() != CommandError::InvalidDestination;
                 let outcome = match result.dial_outcome {
                     _ if not_placed => 0,
                     0 => DialOutcome::Failed.into(),
@@ -304,7 +391,12 @@ impl Core {
                 };
                 let outcome = u32::try_from(outcome).unwrap_or(0);
                 let contact_id = super::mapping::contact_bytes(contact);
-                let result = DialResult { contact_id, attempt, outcome, not_placed };
+                let result = DialResult {
+                    contact_id,
+                    attempt,
+                    outcome,
+                    not_placed,
+                };
                 if let Some(dialled) = self.dialled.get_mut(&(contact, attempt)) {
                     *dialled = Dialled::Done(result.clone());
                 }
@@ -331,13 +423,25 @@ impl Core {
     /// Frames for every stream of commands that has something to hear.
     pub(super) fn flush_commands(&mut self, out: &mut Vec<Outgoing>) {
         for (link, welcome) in self.welcomes.drain(..) {
-            out.push(Outgoing::Commands(link, CommandsResponse { welcome: Some(welcome), commands: Vec::new() }));
+            out.push(Outgoing::Commands(
+                link,
+                CommandsResponse {
+                    welcome: Some(welcome),
+                    commands: Vec::new(),
+                },
+            ));
         }
         for (link, batch) in &mut self.command_batches {
             let mut commands = std::mem::take(batch);
             while !commands.is_empty() {
                 let rest = commands.split_off(commands.len().min(COMMANDS_MAX));
-                out.push(Outgoing::Commands(*link, CommandsResponse { welcome: None, commands }));
+                out.push(Outgoing::Commands(
+                    *link,
+                    CommandsResponse {
+                        welcome: None,
+                        commands,
+                    },
+                ));
                 commands = rest;
             }
         }
@@ -346,53 +450,4 @@ impl Core {
 
 fn number(error: CommandError) -> u32 {
     u32::try_from(i32::from(error)).unwrap_or(0)
-}
-
-fn agent_of(command: &SwitchCommand) -> String {
-    use switch_command::Body;
-    match &command.body {
-        Some(Body::DeflectToAgent(agent)) => agent.agent_id.clone(),
-        Some(Body::TransferToAgent(to)) => to.agent.as_ref().map(|agent| agent.agent_id.clone()).unwrap_or_default(),
-        Some(Body::SetAgentState(set)) => set.agent_id.clone(),
-        _ => String::new(),
-    }
-}
-
-fn command_body(body: switch_command::Body) -> command::Body {
-    use switch_command::Body;
-    let device = |id: String| Some(Device { id });
-    match body {
-        Body::DeflectToAgent(agent) => {
-            let (id, treatment) = answers::agent_treatment(agent);
-            let treatment = Some(deflect_call::Treatment::Agent(treatment));
-            command::Body::Deflect(DeflectCall { new_destination: device(id), treatment })
-        }
-        Body::DeflectToQueue(queue) => {
-            let (id, treatment) = answers::queue_treatment(queue);
-            let treatment = Some(deflect_call::Treatment::Queue(treatment));
-            command::Body::Deflect(DeflectCall { new_destination: device(id), treatment })
-        }
-        Body::DeflectToMessage(message) => {
-            let treatment = Some(deflect_call::Treatment::Message(MessageTreatment {
-                announcement: message.announcement.clone(),
-                reason: i32::try_from(message.reason).unwrap_or(0),
-            }));
-            command::Body::Deflect(DeflectCall { new_destination: device(message.announcement), treatment })
-        }
-        Body::TransferToAgent(to) => {
-            let (id, treatment) = answers::agent_treatment(to.agent.unwrap_or_default());
-            let treatment = Some(single_step_transfer::Treatment::Agent(treatment));
-            command::Body::Transfer(SingleStepTransfer { transferred_to: device(id), warm: to.warm, treatment })
-        }
-        Body::TransferToQueue(to) => {
-            let (id, treatment) = answers::queue_treatment(to.queue.unwrap_or_default());
-            let treatment = Some(single_step_transfer::Treatment::Queue(treatment));
-            command::Body::Transfer(SingleStepTransfer { transferred_to: device(id), warm: to.warm, treatment })
-        }
-        Body::SetAgentState(set) => command::Body::SetAgentState(SetAgentState {
-            agent_id: set.agent_id,
-            state: i32::try_from(set.state).unwrap_or(0),
-            reason: set.reason,
-        }),
-    }
 }

@@ -16,7 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use domain::TimeMs;
 use domain::id::FieldError;
 use proto::convert::cti as check;
-use proto::cti::v1::{EventsResponse, Hello, Refusal, SwitchEvent, Welcome, snapshot, switch_event};
+use proto::cti::v1::{
+    EventsResponse, Hello, Refusal, SwitchEvent, Welcome, snapshot, switch_event,
+};
 
 use super::mapping::Mapped;
 use super::routing::Origin;
@@ -102,14 +104,20 @@ impl Core {
         window.sent = window.acknowledged;
         window.refusals.clear();
         window.may_read = most.saturating_sub(window.open.len());
-        window.welcome = Some(Welcome { acknowledged_event_seq: window.acknowledged, ..welcome });
+        window.welcome = Some(Welcome {
+            acknowledged_event_seq: window.acknowledged,
+            ..welcome
+        });
         self.touch_window(source);
     }
 
     /// A welcome without credit: for events and commands, whose state is the source's own.
     pub(super) fn plain_welcome(&self, source: u64) -> Welcome {
         Welcome {
-            session_id: format!("{}-s{source}", self.instance).chars().take(64).collect(),
+            session_id: format!("{}-s{source}", self.instance)
+                .chars()
+                .take(64)
+                .collect(),
             acknowledged_event_seq: 0,
             snapshot_required: false,
             system_status_timer_ms: self.config.system_status_timer_ms,
@@ -127,14 +135,21 @@ impl Core {
     }
 
     /// A frame of events, each alone.
-    pub(super) fn events_frame(&mut self, now: Moment, link: LinkId, events: Vec<SwitchEvent>, malformed: Vec<Malformed>) {
+    pub(super) fn events_frame(
+        &mut self,
+        now: Moment,
+        link: LinkId,
+        events: Vec<SwitchEvent>,
+        malformed: Vec<Malformed>,
+    ) {
         let Some(Role::Events(source)) = self.links.get(&link).copied() else {
             return;
         };
         for part in malformed {
             let bytes = format!("{} bytes that cannot be decoded", part.bytes);
             let fault = FieldError::new("events", "protobuf of SwitchEvent, text in UTF-8", bytes);
-            if part.event_seq > 0 && matches!(self.place(now, source, part.event_seq), Place::Take) {
+            if part.event_seq > 0 && matches!(self.place(now, source, part.event_seq), Place::Take)
+            {
                 self.open_event(source, part.event_seq, 1);
                 let refused = refusal(&part.event_seq.to_string(), &fault);
                 self.event_part_done(source, part.event_seq, Some(refused));
@@ -145,7 +160,11 @@ impl Core {
         }
         let count = events.len();
         if count > check::EVENTS_MAX {
-            let fault = FieldError::new("events", format!("at most {} in a frame", check::EVENTS_MAX), count);
+            let fault = FieldError::new(
+                "events",
+                format!("at most {} in a frame", check::EVENTS_MAX),
+                count,
+            );
             self.refuse_event(source, "", &fault);
         }
         for (index, event) in events.into_iter().enumerate() {
@@ -169,7 +188,9 @@ impl Core {
             self.metrics.event_gaps.inc();
             window.snapshot = true;
             if gap <= MISSING_MAX {
-                window.missing.extend((window.highest + 1..event_seq).map(|missing| (missing, now.wall)));
+                window
+                    .missing
+                    .extend((window.highest + 1..event_seq).map(|missing| (missing, now.wall)));
             }
         } else if gap > 0 && window.open.is_empty() && window.missing.is_empty() {
             // Another gateway has acknowledged what lies between.
@@ -209,12 +230,20 @@ impl Core {
                 if let Some(suppressed) = self.logs.refused.check() {
                     tracing::warn!(field = fault.field, limit = %fault.limit, value = %fault.value, suppressed, "an event of a switch was refused");
                 }
-                self.event_part_done(source, event_seq, Some(refusal(&event_seq.to_string(), &fault)));
+                self.event_part_done(
+                    source,
+                    event_seq,
+                    Some(refusal(&event_seq.to_string(), &fault)),
+                );
             }
             Ok(Mapped::Reports(reports)) => {
                 // One part stands for the mapping itself, so that the event cannot be done
                 // before all its reports are counted.
-                self.open_event(source, event_seq, u32::try_from(reports.len()).unwrap_or(u32::MAX));
+                self.open_event(
+                    source,
+                    event_seq,
+                    u32::try_from(reports.len()).unwrap_or(u32::MAX),
+                );
                 for (pool, input) in reports {
                     self.report(pool, input, Origin::Event { source, event_seq });
                 }
@@ -233,7 +262,12 @@ impl Core {
     }
 
     /// One part of an event is held, or refused; the last one lets the acknowledgement on.
-    pub(super) fn event_part_done(&mut self, source: u64, event_seq: u64, refused: Option<Refusal>) {
+    pub(super) fn event_part_done(
+        &mut self,
+        source: u64,
+        event_seq: u64,
+        refused: Option<Refusal>,
+    ) {
         let Some(state) = self.sources.get_mut(&source) else {
             return;
         };
@@ -307,7 +341,9 @@ impl Core {
             if window.missing.is_empty() {
                 continue;
             }
-            window.missing.retain(|_, since| now.wall.since(*since) < MISSING_WAIT_MS);
+            window
+                .missing
+                .retain(|_, since| now.wall.since(*since) < MISSING_WAIT_MS);
             let gained = window.advance();
             if gained > 0 {
                 self.metrics.events_acknowledged.inc_by(gained);
@@ -347,7 +383,10 @@ impl Core {
                 out.push(Outgoing::Events(link, frame));
             }
             if window.may_read > 0 {
-                out.push(Outgoing::EventsMayRead(link, std::mem::take(&mut window.may_read)));
+                out.push(Outgoing::EventsMayRead(
+                    link,
+                    std::mem::take(&mut window.may_read),
+                ));
             }
         }
     }

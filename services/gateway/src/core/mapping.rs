@@ -15,7 +15,8 @@ use domain::id::FieldError;
 use domain::{ContactId, TimeMs};
 use proto::convert::cti as check;
 use proto::cti::v1::{
-    self as cti, AgentEvent, CallCleared, Device, SnapshotCall, SwitchEvent, snapshot, switch_event::Body,
+    self as cti, AgentEvent, CallCleared, Device, SnapshotCall, SwitchEvent, snapshot,
+    switch_event::Body,
 };
 use proto::routing::v1::{self as wire, input};
 
@@ -47,8 +48,17 @@ impl Core {
     ///
     /// # Errors
     /// The event names a call, line or pool that cannot be placed.
-    pub(super) fn map_event(&mut self, now: Moment, source: u64, event: SwitchEvent) -> Result<Mapped, FieldError> {
-        let Some(source) = self.sources.get(&source).map(|state| Arc::clone(&state.source)) else {
+    pub(super) fn map_event(
+        &mut self,
+        now: Moment,
+        source: u64,
+        event: SwitchEvent,
+    ) -> Result<Mapped, FieldError> {
+        let Some(source) = self
+            .sources
+            .get(&source)
+            .map(|state| Arc::clone(&state.source))
+        else {
             return Ok(Mapped::Nothing);
         };
         let at = now.wall.minus(event.age_ms.into());
@@ -64,12 +74,21 @@ impl Core {
             Some(Body::OfferAnswered(offer)) => self.map_offer(now, &source, at, &event, offer),
             Some(Body::CallbackCancelled(cancelled)) => {
                 let place = self.place_of(&source, &event, "", None)?;
-                self.cancellation(now, &source, event.event_seq, place.contact, &cancelled.code)
+                self.cancellation(
+                    now,
+                    &source,
+                    event.event_seq,
+                    place.contact,
+                    &cancelled.code,
+                )
             }
             Some(body) => {
                 let place = self.place_of(&source, &event, "", None)?;
                 let body = plain_body(body);
-                Ok(one(place.pool, self.input(&source, Some(place.contact), place.pool, at, "", body)))
+                Ok(one(
+                    place.pool,
+                    self.input(&source, Some(place.contact), place.pool, at, "", body),
+                ))
             }
         }
     }
@@ -83,23 +102,47 @@ impl Core {
     ) -> Result<Place, FieldError> {
         if let Some(found) = check::correlator("correlator_data", &event.correlator_data)? {
             let pool = self.pool_named("correlator_data", &found.pool)?;
-            return Ok(Place { contact: found.contact, pool, blocked: found.blocked });
+            return Ok(Place {
+                contact: found.contact,
+                pool,
+                blocked: found.blocked,
+            });
         }
         let call_id = event.call.as_ref().map_or("", |call| &call.call_id);
-        let line_pool = line.and_then(|device| self.line(&device.id)).map(|(_, pool)| pool);
+        let line_pool = line
+            .and_then(|device| self.line(&device.id))
+            .map(|(_, pool)| pool);
         if !cross_ref.is_empty() {
             let contact = self.keys.contact(&source.switch, source.boot, cross_ref);
-            return Ok(Place { contact, pool: line_pool.unwrap_or(0), blocked: 0 });
+            return Ok(Place {
+                contact,
+                pool: line_pool.unwrap_or(0),
+                blocked: 0,
+            });
         }
         if let Some((contact, pool)) = self.calls.get(&(source.number, call_id.to_owned())) {
-            return Ok(Place { contact: *contact, pool: *pool, blocked: 0 });
+            return Ok(Place {
+                contact: *contact,
+                pool: *pool,
+                blocked: 0,
+            });
         }
         if line.is_some() {
             // Neither answered nor ever asked for, but it must be counted: named by the call.
-            let contact = self.keys.contact(&source.switch, source.boot, &format!("call:{call_id}"));
-            return Ok(Place { contact, pool: line_pool.unwrap_or(0), blocked: 0 });
+            let contact =
+                self.keys
+                    .contact(&source.switch, source.boot, &format!("call:{call_id}"));
+            return Ok(Place {
+                contact,
+                pool: line_pool.unwrap_or(0),
+                blocked: 0,
+            });
         }
-        Err(FieldError::new("correlator_data", "required for a call that this node did not route", "absent"))
+        Err(FieldError::new(
+            "correlator_data",
+            "required for a call that this node did not route",
+            "absent",
+        ))
     }
 
     fn agent_pool(&mut self, agent: &AgentEvent) -> Result<usize, FieldError> {
@@ -108,7 +151,10 @@ impl Core {
             self.agent_pools.insert(agent.agent_id.clone(), pool);
             return Ok(pool);
         }
-        let known = self.agent_pools.get(&agent.agent_id).or_else(|| self.policy_agents.get(&agent.agent_id));
+        let known = self
+            .agent_pools
+            .get(&agent.agent_id)
+            .or_else(|| self.policy_agents.get(&agent.agent_id));
         Ok(known.copied().unwrap_or(0))
     }
 
@@ -125,16 +171,26 @@ impl Core {
         let body = input::Body::Cleared(wire::Cleared {
             cause: number(cleared.cause),
             agent_id: cleared.agent_id.clone(),
-            call_id: event.call.as_ref().map(|call| call.call_id.clone()).unwrap_or_default(),
+            call_id: event
+                .call
+                .as_ref()
+                .map(|call| call.call_id.clone())
+                .unwrap_or_default(),
             routed_by: number(cleared.routed_by),
             blocked: place.blocked,
-            line: self.line(&line.id).map(|(name, _)| name).unwrap_or_default(),
+            line: self
+                .line(&line.id)
+                .map(|(name, _)| name)
+                .unwrap_or_default(),
             arrived_at_ms: at.minus(cleared.arrived_ago_ms).0,
             caller: self.keys.caller_bytes(cleared.calling_device.as_ref()),
             language: primary_tag(&cleared.language),
             channel: number(cleared.channel),
         });
-        Ok(one(place.pool, self.input(source, Some(place.contact), place.pool, at, "", body)))
+        Ok(one(
+            place.pool,
+            self.input(source, Some(place.contact), place.pool, at, "", body),
+        ))
     }
 
     fn map_offer(
@@ -148,7 +204,10 @@ impl Core {
         let place = self.place_of(source, event, "", None)?;
         if offer.offer_id == 0 {
             let body = input::Body::OfferDeclined(wire::OfferDeclined {});
-            return Ok(one(place.pool, self.input(source, Some(place.contact), place.pool, at, "", body)));
+            return Ok(one(
+                place.pool,
+                self.input(source, Some(place.contact), place.pool, at, "", body),
+            ));
         }
         self.booking(now, source, event, place.contact, place.pool, offer)
     }
@@ -162,15 +221,24 @@ impl Core {
     ) -> Result<Mapped, FieldError> {
         let wrap = |body| input::Body::Snapshot(wire::SnapshotPart { body: Some(body) });
         let everywhere = |core: &Self, body: wire::snapshot_part::Body| {
-            let each = |pool| (pool, core.input(source, None, pool, at, "", wrap(body.clone())));
+            let each = |pool| {
+                (
+                    pool,
+                    core.input(source, None, pool, at, "", wrap(body.clone())),
+                )
+            };
             Mapped::Reports((0..core.pools.len()).map(each).collect())
         };
         match part {
             None => Ok(Mapped::Nothing),
-            Some(snapshot::Body::Begin(_)) => {
-                Ok(everywhere(self, wire::snapshot_part::Body::Begin(wire::SnapshotBegin {})))
-            }
-            Some(snapshot::Body::End(_)) => Ok(everywhere(self, wire::snapshot_part::Body::End(wire::SnapshotEnd {}))),
+            Some(snapshot::Body::Begin(_)) => Ok(everywhere(
+                self,
+                wire::snapshot_part::Body::Begin(wire::SnapshotBegin {}),
+            )),
+            Some(snapshot::Body::End(_)) => Ok(everywhere(
+                self,
+                wire::snapshot_part::Body::End(wire::SnapshotEnd {}),
+            )),
             Some(snapshot::Body::Agent(agent)) => {
                 let pool = self.agent_pool(&agent)?;
                 let body = wrap(wire::snapshot_part::Body::Agent(agent_changed(agent)));
@@ -196,12 +264,18 @@ impl Core {
             agent_id: call.agent_id.clone(),
             call_id,
             arrived_at_ms: at.minus(call.arrived_ago_ms).0,
-            line: self.line(&line.id).map(|(name, _)| name).unwrap_or_default(),
+            line: self
+                .line(&line.id)
+                .map(|(name, _)| name)
+                .unwrap_or_default(),
             caller: self.keys.caller_bytes(call.calling_device.as_ref()),
             language: primary_tag(&call.language),
         });
         let body = input::Body::Snapshot(wire::SnapshotPart { body: Some(body) });
-        Ok(one(place.pool, self.input(source, Some(place.contact), place.pool, at, "", body)))
+        Ok(one(
+            place.pool,
+            self.input(source, Some(place.contact), place.pool, at, "", body),
+        ))
     }
 }
 
@@ -224,7 +298,11 @@ fn agent_changed(agent: AgentEvent) -> wire::AgentChanged {
         device: agent.device.map(|device| device.id).unwrap_or_default(),
         state: number(agent.state),
         skills: skills.collect(),
-        languages: agent.languages.iter().map(|language| primary_tag(language)).collect(),
+        languages: agent
+            .languages
+            .iter()
+            .map(|language| primary_tag(language))
+            .collect(),
         capacity: agent.capacity,
         reason: agent.reason,
     }
@@ -233,11 +311,16 @@ fn agent_changed(agent: AgentEvent) -> wire::AgentChanged {
 /// Events that map one to one.
 fn plain_body(body: Body) -> input::Body {
     match body {
-        Body::Delivered(body) => input::Body::Delivered(wire::Delivered { agent_id: body.agent_id }),
-        Body::Established(body) => input::Body::Established(wire::Established { agent_id: body.agent_id }),
-        Body::Failed(body) => {
-            input::Body::Failed(wire::Failed { agent_id: body.agent_id, cause: number(body.cause) })
-        }
+        Body::Delivered(body) => input::Body::Delivered(wire::Delivered {
+            agent_id: body.agent_id,
+        }),
+        Body::Established(body) => input::Body::Established(wire::Established {
+            agent_id: body.agent_id,
+        }),
+        Body::Failed(body) => input::Body::Failed(wire::Failed {
+            agent_id: body.agent_id,
+            cause: number(body.cause),
+        }),
         Body::Transferred(body) => input::Body::Moved(wire::Moved {
             from_agent_id: body.from_agent_id,
             to_agent_id: body.to_agent_id,

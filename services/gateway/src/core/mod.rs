@@ -7,10 +7,14 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `sessions` | links of dialogues: sequence, credits, heartbeats, resume |
-//! | `dialogues` | route requests to their one answer; repeats, deadlines, late answers |
+//! | `sources` | one switch at one boot |
+//! | `sessions`, `frames` | links of dialogues: sequence, credits, heartbeats, resume; their messages |
+//! | `dialogues`, `reroutes` | requests: checked, recognised, admitted, asked for |
+//! | `shed` | what admission refuses |
+//! | `topics` | intent, and its absence |
+//! | `endings` | the one answer; deadlines, late answers, the switch's word |
 //! | `answers` | routing's words to the switch's |
-//! | `routing` | who owns which pool; requests and reports on their way to the owner |
+//! | `routing`, `reports` | who owns which pool; requests and reports on their way to the owner |
 //! | `events` | the switch's events: order, repeats, acknowledgements, flow |
 //! | `mapping` | one switch event to inputs of routing |
 //! | `bookings` | accepted offers and cancellations on their way to callback |
@@ -24,12 +28,19 @@ mod answers;
 mod bookings;
 mod commands;
 mod dialogues;
+mod endings;
 mod events;
+mod frames;
 mod mapping;
+mod reports;
+mod reroutes;
 mod routing;
 mod sessions;
+mod shed;
+mod sources;
 #[cfg(test)]
 mod tests;
+mod topics;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -47,6 +58,9 @@ use crate::metrics::{Metrics, Stream};
 use crate::wheel::Wheel;
 
 pub(crate) use events::Window;
+pub(crate) use sources::Source;
+
+use sources::SourceState;
 
 /// Names one stream or peer link in this process.
 pub(crate) type LinkId = u64;
@@ -85,27 +99,49 @@ pub(crate) enum Input {
         malformed: Vec<Malformed>,
     },
     /// A frame of dialogues.
-    Dialogues { link: LinkId, received: Instant, frame: cti::v1::DialoguesRequest, malformed: Vec<Malformed> },
+    Dialogues {
+        link: LinkId,
+        received: Instant,
+        frame: cti::v1::DialoguesRequest,
+        malformed: Vec<Malformed>,
+    },
     /// A stream of events said hello (checked).
     EventsOpened { link: LinkId, hello: cti::v1::Hello },
     /// A frame of events.
-    Events { link: LinkId, events: Vec<cti::v1::SwitchEvent>, malformed: Vec<Malformed> },
+    Events {
+        link: LinkId,
+        events: Vec<cti::v1::SwitchEvent>,
+        malformed: Vec<Malformed>,
+    },
     /// A stream of commands said hello (checked).
     CommandsOpened { link: LinkId, hello: cti::v1::Hello },
     /// Results of commands.
-    Results { link: LinkId, results: Vec<cti::v1::CommandResult>, malformed: usize },
+    Results {
+        link: LinkId,
+        results: Vec<cti::v1::CommandResult>,
+        malformed: usize,
+    },
     /// A link to a routing replica is open.
     RoutingUp { link: LinkId },
     /// A frame of routing.
-    Routing { link: LinkId, frame: wire::v1::LinkResponse },
+    Routing {
+        link: LinkId,
+        frame: wire::v1::LinkResponse,
+    },
     /// A link to an intent replica is open.
     IntentUp { link: LinkId },
     /// A frame of intent.
-    Intent { link: LinkId, frame: intent::v1::LinkResponse },
+    Intent {
+        link: LinkId,
+        frame: intent::v1::LinkResponse,
+    },
     /// A link to a callback replica is open.
     CallbackUp { link: LinkId },
     /// A frame of callback.
-    Callback { link: LinkId, frame: callback::v1::LinkResponse },
+    Callback {
+        link: LinkId,
+        frame: callback::v1::LinkResponse,
+    },
     /// A stream or link is gone.
     Closed { link: LinkId },
     /// New calls go elsewhere from now on.
@@ -152,29 +188,6 @@ impl Role {
             Role::Callback => Stream::Callback,
         }
     }
-}
-
-/// One switch at one boot.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) number: u64,
-    pub(crate) switch: String,
-    pub(crate) boot: u64,
-}
-
-/// What is kept for a source.
-#[derive(Debug)]
-struct SourceState {
-    source: Arc<Source>,
-    /// Dialogues by cross reference.
-    dialogue_by_ref: HashMap<String, u64>,
-    /// Admission of its own, if configured.
-    bucket: Option<Bucket>,
-    window: Window,
-    commands_link: Option<LinkId>,
-    /// Commands that wait for the command stream to come back: announcements only.
-    held: VecDeque<(TimeMs, cti::v1::Command)>,
-    last_seen: TimeMs,
 }
 
 /// What is remembered of a contact from its route request, for later bookings.
@@ -277,8 +290,17 @@ impl Core {
         metrics: Metrics,
         now: TimeMs,
     ) -> Self {
-        let pools: Vec<routing::Pool> = policy.pools.keys().map(|name| routing::Pool::new(name)).collect();
-        let pool_by_name = policy.pools.keys().enumerate().map(|(index, name)| (name.clone(), index)).collect();
+        let pools: Vec<routing::Pool> = policy
+            .pools
+            .keys()
+            .map(|name| routing::Pool::new(name))
+            .collect();
+        let pool_by_name = policy
+            .pools
+            .keys()
+            .enumerate()
+            .map(|(index, name)| (name.clone(), index))
+            .collect();
         let limit = || runtime::LogLimit::new(std::time::Duration::from_secs(10));
         let mut policy_agents = HashMap::new();
         for (index, pool) in policy.pools.values().enumerate() {
@@ -287,7 +309,12 @@ impl Core {
             }
         }
         Self {
-            admission: Admission::new(config.admission_per_second, config.admission_burst, config.in_flight_max, now),
+            admission: Admission::new(
+                config.admission_per_second,
+                config.admission_burst,
+                config.in_flight_max,
+                now,
+            ),
             shed: Memory::new(65_536),
             calls: Memory::new(config.remembered_calls_max),
             contacts: Memory::new(config.remembered_calls_max),
@@ -328,25 +355,50 @@ impl Core {
             outstanding: HashMap::new(),
             command_batches: BTreeMap::new(),
             welcomes: Vec::new(),
-            logs: Logs { refused: limit(), booking: limit(), violation: limit() },
+            logs: Logs {
+                refused: limit(),
+                booking: limit(),
+                violation: limit(),
+            },
         }
     }
 
     /// Applies one input.
     pub(crate) fn handle(&mut self, now: Moment, input: Input) {
         match input {
-            Input::DialoguesOpened { link, received, hello, frame, malformed } => {
+            Input::DialoguesOpened {
+                link,
+                received,
+                hello,
+                frame,
+                malformed,
+            } => {
                 self.dialogues_opened(now, link, received, &hello, frame, &malformed);
             }
-            Input::Dialogues { link, received, frame, malformed } => {
+            Input::Dialogues {
+                link,
+                received,
+                frame,
+                malformed,
+            } => {
                 self.dialogues_frame(now, link, received, frame, &malformed);
             }
             Input::EventsOpened { link, hello } => self.events_opened(now, link, &hello),
-            Input::Events { link, events, malformed } => self.events_frame(now, link, events, malformed),
+            Input::Events {
+                link,
+                events,
+                malformed,
+            } => self.events_frame(now, link, events, malformed),
             Input::CommandsOpened { link, hello } => self.commands_opened(now, link, &hello),
-            Input::Results { link, results, malformed } => {
+            Input::Results {
+                link,
+                results,
+                malformed,
+            } => {
                 for _ in 0..malformed {
-                    self.metrics.refusals.inc(crate::metrics::RefusedClass::CommandResult as usize);
+                    self.metrics
+                        .refusals
+                        .inc(crate::metrics::RefusedClass::CommandResult as usize);
                 }
                 self.results(link, results);
             }
@@ -397,7 +449,9 @@ impl Core {
         self.flush_routing(out);
         for (link, peer) in &mut self.intent_peers {
             while !peer.batch.is_empty() {
-                let rest = peer.batch.split_off(peer.batch.len().min(INTENT_QUERIES_MAX));
+                let rest = peer
+                    .batch
+                    .split_off(peer.batch.len().min(INTENT_QUERIES_MAX));
                 let queries = std::mem::replace(&mut peer.batch, rest);
                 out.push(Outgoing::Intent(*link, intent::v1::LinkRequest { queries }));
             }
@@ -405,7 +459,9 @@ impl Core {
         self.flush_bookings(out);
         self.flush_commands(out);
         for received in self.answered_in_batch.drain(..) {
-            self.metrics.answer_seconds.observe(now.saturating_duration_since(received).as_secs_f64());
+            self.metrics
+                .answer_seconds
+                .observe(now.saturating_duration_since(received).as_secs_f64());
         }
         for (link, reason) in self.closing.drain(..) {
             out.push(Outgoing::Close(link, reason));
@@ -442,79 +498,26 @@ impl Core {
         self.broadcast_status(cti::v1::SystemCondition::Disabled);
     }
 
-    /// The source that a hello names; made, and its boot told to every pool, when new.
-    fn source(&mut self, now: Moment, hello: &cti::v1::Hello) -> u64 {
-        let name = (hello.switch_id.clone(), hello.boot_id);
-        if let Some(number) = self.source_by_name.get(&name) {
-            if let Some(state) = self.sources.get_mut(number) {
-                state.last_seen = now.wall;
-            }
-            return *number;
-        }
-        let number = self.number();
-        let rate = self.config.admission_per_switch_per_second;
-        let bucket = (rate > 0).then(|| Bucket::new(rate, rate.div_ceil(2), now.wall));
-        let source = Arc::new(Source { number, switch: name.0.clone(), boot: name.1 });
-        self.sources.insert(
-            number,
-            SourceState {
-                source: Arc::clone(&source),
-                dialogue_by_ref: HashMap::new(),
-                bucket,
-                window: Window::default(),
-                commands_link: None,
-                held: VecDeque::new(),
-                last_seen: now.wall,
-            },
-        );
-        self.source_by_name.insert(name.clone(), number);
-        let earlier = self.boot_by_switch.insert(name.0, name.1);
-        if earlier != Some(name.1) {
-            self.report_boot(now, &source);
-        }
-        number
-    }
-
-    /// Forgets sources that have been silent for twice the cleanup delay.
-    fn tick_sources(&mut self, now: Moment) {
-        let keep_ms = u64::from(self.config.session_cleanup_delay_ms) * 2;
-        let used: std::collections::HashSet<u64> = self
-            .links
-            .values()
-            .filter_map(|role| match role {
-                Role::Events(source) | Role::Commands(source) => Some(*source),
-                _ => None,
-            })
-            .chain(self.sessions.values().map(|session| session.source.number))
-            .collect();
-        let mut gone = Vec::new();
-        for (number, state) in &mut self.sources {
-            if used.contains(number) || !state.window.is_settled() {
-                state.last_seen = now.wall;
-            } else if now.wall.since(state.last_seen) > keep_ms {
-                gone.push(*number);
-            }
-        }
-        for number in gone {
-            if let Some(state) = self.sources.remove(&number) {
-                self.source_by_name.remove(&(state.source.switch.clone(), state.source.boot));
-                for dialogue in state.dialogue_by_ref.into_values() {
-                    self.forget(dialogue);
-                }
-            }
-        }
-    }
-
     fn measure(&mut self, now: Moment) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let percent = self.admission.percent(now.wall);
-        self.metrics.admission_tokens_percent.set(i64::try_from(percent).unwrap_or(100));
+        self.metrics
+            .admission_tokens_percent
+            .set(i64::try_from(percent).unwrap_or(100));
         self.metrics.in_flight.set(gauge(self.in_flight));
-        let credits: usize = self.sessions.values().map(|session| session.outstanding as usize).sum();
+        let credits: usize = self
+            .sessions
+            .values()
+            .map(|session| session.outstanding as usize)
+            .sum();
         self.metrics.credits_outstanding.set(gauge(credits));
         let waiting: usize = self.pools.iter().map(routing::Pool::waiting).sum();
         self.metrics.reports_waiting.set(gauge(waiting));
-        let open: usize = self.sources.values().map(|state| state.window.waiting()).sum();
+        let open: usize = self
+            .sources
+            .values()
+            .map(|state| state.window.waiting())
+            .sum();
         self.metrics.events_unacknowledged.set(gauge(open));
         if let Some(condition) = self.admission.changed(now.wall, self.in_flight)
             && !self.draining

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use domain::ContactId;
 use domain::id::FieldError;
 use proto::routing::v1::{
-    CommandOutcome, Input, LinkRequest, LinkResponse, PeerHello, PeerRole, RouteFailed, SwitchBoot, input, reply,
+    CommandOutcome, Input, LinkRequest, LinkResponse, PeerHello, PeerRole, RouteFailed, SwitchBoot,
+    input, reply,
 };
 
 use super::dialogues::State;
@@ -25,20 +26,18 @@ use crate::metrics::Limit;
 
 /// Inputs in a frame.
 const INPUTS_MAX: usize = 512;
-/// Reports of one pool that no event stream bounds (failed routes, boots).
-const UNBOUNDED_REPORTS_MAX: usize = 65_536;
 
 /// A pool as this gateway sees it.
 #[derive(Debug)]
 pub(super) struct Pool {
-    name: String,
-    owner: Option<(LinkId, u64)>,
-    reports: BTreeMap<u64, Report>,
-    next_report: u64,
+    pub(super) name: String,
+    pub(super) owner: Option<(LinkId, u64)>,
+    pub(super) reports: BTreeMap<u64, Report>,
+    pub(super) next_report: u64,
     /// Reports from here on have not been sent to the present owner.
-    cursor: u64,
+    pub(super) cursor: u64,
     /// Dialogues that wait for an owner.
-    parked: VecDeque<u64>,
+    pub(super) parked: VecDeque<u64>,
 }
 
 impl Pool {
@@ -78,26 +77,43 @@ pub(super) enum Origin {
 }
 
 #[derive(Debug)]
-struct Report {
-    input: Input,
-    origin: Origin,
+pub(super) struct Report {
+    pub(super) input: Input,
+    pub(super) origin: Origin,
     /// The request under which it was last sent; 0: not sent.
-    request: u64,
+    pub(super) request: u64,
 }
 
 /// What a request id stands for.
 #[derive(Debug)]
 pub(super) enum Asked {
-    Dialogue { dialogue: u64, pool: usize, link: LinkId },
+    Dialogue {
+        dialogue: u64,
+        pool: usize,
+        link: LinkId,
+    },
     /// A dialogue that was given up: an answer would hold an agent for nobody.
-    GivenUp { source: Arc<Source>, contact: ContactId, pool: usize, link: LinkId, error: i32, traceparent: String },
-    Report { pool: usize, report: u64, link: LinkId },
+    GivenUp {
+        source: Arc<Source>,
+        contact: ContactId,
+        pool: usize,
+        link: LinkId,
+        error: i32,
+        traceparent: String,
+    },
+    Report {
+        pool: usize,
+        report: u64,
+        link: LinkId,
+    },
 }
 
 impl Asked {
     fn link(&self) -> LinkId {
         match self {
-            Asked::Dialogue { link, .. } | Asked::GivenUp { link, .. } | Asked::Report { link, .. } => *link,
+            Asked::Dialogue { link, .. }
+            | Asked::GivenUp { link, .. }
+            | Asked::Report { link, .. } => *link,
         }
     }
 }
@@ -105,18 +121,24 @@ impl Asked {
 /// A routing replica.
 #[derive(Debug, Default)]
 pub(super) struct Peer {
-    hello: bool,
-    inputs: Vec<Input>,
+    pub(super) hello: bool,
+    pub(super) inputs: Vec<Input>,
     pub(super) outcomes: Vec<CommandOutcome>,
-    owned: HashMap<usize, u64>,
+    pub(super) owned: HashMap<usize, u64>,
     /// Pools it has said it does not own, whatever it announced before.
-    disowned: BTreeSet<usize>,
+    pub(super) disowned: BTreeSet<usize>,
 }
 
 impl Core {
     pub(super) fn routing_up(&mut self, link: LinkId) {
         self.open_link(link, Role::Routing);
-        self.routing_peers.insert(link, Peer { hello: true, ..Peer::default() });
+        self.routing_peers.insert(
+            link,
+            Peer {
+                hello: true,
+                ..Peer::default()
+            },
+        );
     }
 
     /// The link is gone: what it was asked is asked elsewhere.
@@ -135,7 +157,10 @@ impl Core {
             }
         }
         for pool in 0..self.pools.len() {
-            if self.pools[pool].owner.is_some_and(|(owner, _)| owner == link) {
+            if self.pools[pool]
+                .owner
+                .is_some_and(|(owner, _)| owner == link)
+            {
                 self.choose_owner(pool);
             }
         }
@@ -180,11 +205,12 @@ impl Core {
             .requests
             .iter()
             .filter_map(|(request, asked)| match asked {
-                Asked::Dialogue { pool: asked_pool, .. } | Asked::Report { pool: asked_pool, .. }
-                    if *asked_pool == pool =>
-                {
-                    Some(*request)
+                Asked::Dialogue {
+                    pool: asked_pool, ..
                 }
+                | Asked::Report {
+                    pool: asked_pool, ..
+                } if *asked_pool == pool => Some(*request),
                 _ => None,
             })
             .collect();
@@ -227,7 +253,11 @@ impl Core {
             if parked.len() >= 2 * self.config.in_flight_max {
                 // Most have been answered by their deadline meanwhile.
                 let dialogues = &self.dialogues;
-                parked.retain(|waiting| dialogues.get(waiting).is_some_and(|found| found.state.is_active()));
+                parked.retain(|waiting| {
+                    dialogues
+                        .get(waiting)
+                        .is_some_and(|found| found.state.is_active())
+                });
             }
             parked.push_back(number);
             return;
@@ -243,7 +273,14 @@ impl Core {
             sent.request_id = request;
             peer.inputs.push(sent);
         }
-        self.requests.insert(request, Asked::Dialogue { dialogue: number, pool, link });
+        self.requests.insert(
+            request,
+            Asked::Dialogue {
+                dialogue: number,
+                pool,
+                link,
+            },
+        );
     }
 
     /// The dialogue no longer waits for this request; an answer to it must be taken back.
@@ -264,12 +301,26 @@ impl Core {
     }
 
     fn take_back(&mut self, now: Moment, asked: Asked) {
-        if let Asked::GivenUp { source, contact, pool, error, traceparent, .. } = asked {
+        if let Asked::GivenUp {
+            source,
+            contact,
+            pool,
+            error,
+            traceparent,
+            ..
+        } = asked
+        {
             self.report_route_failed(now, &source, contact, pool, error, &traceparent);
         }
     }
 
-    fn routing_reply(&mut self, now: Moment, link: LinkId, request: u64, body: Option<reply::Body>) {
+    fn routing_reply(
+        &mut self,
+        now: Moment,
+        link: LinkId,
+        request: u64,
+        body: Option<reply::Body>,
+    ) {
         let Some(asked) = self.requests.remove(&request) else {
             return;
         };
@@ -300,7 +351,9 @@ impl Core {
 
     fn not_owner(&mut self, now: Moment, link: LinkId, request: u64, asked: Asked) {
         let pool = match &asked {
-            Asked::Dialogue { pool, .. } | Asked::GivenUp { pool, .. } | Asked::Report { pool, .. } => *pool,
+            Asked::Dialogue { pool, .. }
+            | Asked::GivenUp { pool, .. }
+            | Asked::Report { pool, .. } => *pool,
         };
         let given_up = matches!(asked, Asked::GivenUp { .. });
         if given_up {
@@ -315,81 +368,12 @@ impl Core {
         self.choose_owner(pool);
     }
 
-    fn report_done(&mut self, origin: Origin, refused: Option<proto::routing::v1::Refused>) {
-        let Origin::Event { source, event_seq } = origin else {
-            return;
-        };
-        let refusal = refused.map(|refused| proto::cti::v1::Refusal {
-            about: event_seq.to_string(),
-            field: refused.field,
-            limit: refused.limit,
-            value: proto::convert::cti::stripped(&refused.value),
-        });
-        self.event_part_done(source, event_seq, refusal);
-    }
-
-    /// Puts a report into its pool's line.
-    pub(super) fn report(&mut self, pool: usize, input: Input, origin: Origin) {
-        let line = &mut self.pools[pool];
-        if origin == Origin::Gateway && line.reports.len() >= UNBOUNDED_REPORTS_MAX {
-            // The reservation's own time limit in routing frees what this would have freed.
-            self.metrics.limit_hits.inc(Limit::Reports as usize);
-            return;
-        }
-        line.next_report += 1;
-        let number = line.next_report;
-        line.reports.insert(number, Report { input, origin, request: 0 });
-        self.send_reports(pool);
-    }
-
-    /// Sends what the owner has not been sent.
-    fn send_reports(&mut self, pool: usize) {
-        let Some((link, _)) = self.pools[pool].owner else {
-            return;
-        };
-        let Some(peer) = self.routing_peers.get_mut(&link) else {
-            return;
-        };
-        let line = &mut self.pools[pool];
-        for (number, report) in line.reports.range_mut(line.cursor..) {
-            self.next_number += 1;
-            let request = self.next_number;
-            report.request = request;
-            let mut sent = report.input.clone();
-            sent.request_id = request;
-            peer.inputs.push(sent);
-            self.requests.insert(request, Asked::Report { pool, report: *number, link });
-        }
-        line.cursor = line.next_report + 1;
-    }
-
-    /// The answer was not used: routing frees what it held.
-    pub(super) fn report_route_failed(
-        &mut self,
-        now: Moment,
-        source: &Source,
-        contact: ContactId,
-        pool: usize,
-        error: i32,
-        traceparent: &str,
-    ) {
-        let body = input::Body::RouteFailed(RouteFailed { error: u32::try_from(error).unwrap_or(0) });
-        let input = self.input(source, Some(contact), pool, now.wall, traceparent, body);
-        self.report(pool, input, Origin::Gateway);
-    }
-
-    /// A switch has restarted: every pool is told.
-    pub(super) fn report_boot(&mut self, now: Moment, source: &Source) {
-        for pool in 0..self.pools.len() {
-            let body = input::Body::SwitchBoot(SwitchBoot {});
-            let input = self.input(source, None, pool, now.wall, "", body);
-            self.report(pool, input, Origin::Gateway);
-        }
-    }
-
     /// The outcome of a command goes to the pool's present owner.
     pub(super) fn command_outcome(&mut self, outcome: CommandOutcome) {
-        let owner = self.pool_by_name.get(&outcome.pool).and_then(|pool| self.pools[*pool].owner);
+        let owner = self
+            .pool_by_name
+            .get(&outcome.pool)
+            .and_then(|pool| self.pools[*pool].owner);
         if let Some((link, _)) = owner
             && let Some(peer) = self.routing_peers.get_mut(&link)
         {
@@ -432,7 +416,12 @@ impl Core {
                 let command_outcomes = std::mem::take(&mut peer.outcomes);
                 out.push(Outgoing::Routing(
                     *link,
-                    LinkRequest { hello, inputs, command_outcomes, notice_acknowledgements: Vec::new() },
+                    LinkRequest {
+                        hello,
+                        inputs,
+                        command_outcomes,
+                        notice_acknowledgements: Vec::new(),
+                    },
                 ));
                 inputs = rest;
                 if inputs.is_empty() {
@@ -444,9 +433,12 @@ impl Core {
 
     /// A pool that the switch's words name, or an error.
     pub(super) fn pool_named(&self, field: &'static str, name: &str) -> Result<usize, FieldError> {
-        self.pool_by_name
-            .get(name)
-            .copied()
-            .ok_or_else(|| FieldError::new(field, "a pool of policy", proto::convert::cti::stripped(name)))
+        self.pool_by_name.get(name).copied().ok_or_else(|| {
+            FieldError::new(
+                field,
+                "a pool of policy",
+                proto::convert::cti::stripped(name),
+            )
+        })
     }
 }

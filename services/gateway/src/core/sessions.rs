@@ -15,9 +15,9 @@ use domain::TimeMs;
 use domain::id::FieldError;
 use proto::convert::cti as check;
 use proto::cti::v1::{
-    DialoguesRequest, DialoguesResponse, Hello, MeshDialogueMessage, Refusal, RouteEnd, RouteEndError,
-    SwitchDialogueMessage, SystemCondition, SystemStatus, Welcome, mesh_dialogue_message as mesh,
-    switch_dialogue_message::Body,
+    DialoguesRequest, DialoguesResponse, Hello, MeshDialogueMessage, Refusal, RouteEnd,
+    RouteEndError, SwitchDialogueMessage, SystemCondition, SystemStatus, Welcome,
+    mesh_dialogue_message as mesh, switch_dialogue_message::Body,
 };
 
 use super::{Core, LinkId, Malformed, Moment, Outgoing, Role, Source};
@@ -33,32 +33,32 @@ const MISSED_MAX: u64 = 4;
 /// One session of dialogues.
 #[derive(Debug)]
 pub(super) struct Session {
-    id: String,
+    pub(super) id: String,
     pub(super) source: Arc<Source>,
     pub(super) link: Option<LinkId>,
-    lost_at: TimeMs,
+    pub(super) lost_at: TimeMs,
     /// Highest frame received.
-    in_seq: u64,
+    pub(super) in_seq: u64,
     /// Frames below `in_seq` that never came: first and last.
-    gaps: VecDeque<(u64, u64)>,
+    pub(super) gaps: VecDeque<(u64, u64)>,
     /// Last frame sent.
-    out_seq: u64,
+    pub(super) out_seq: u64,
     pub(super) outstanding: u32,
-    credit_back: u32,
-    welcome: Option<Welcome>,
-    pending: Vec<MeshDialogueMessage>,
+    pub(super) credit_back: u32,
+    pub(super) welcome: Option<Welcome>,
+    pub(super) pending: Vec<MeshDialogueMessage>,
     /// Dialogues answered by messages in `pending`.
-    pending_dialogues: Vec<u64>,
-    sent: VecDeque<(u64, u64)>,
+    pub(super) pending_dialogues: Vec<u64>,
+    pub(super) sent: VecDeque<(u64, u64)>,
     /// Dialogues answered while the link is down.
     pub(super) undelivered: Vec<u64>,
-    last_heard: TimeMs,
-    next_status: TimeMs,
+    pub(super) last_heard: TimeMs,
+    pub(super) next_status: TimeMs,
     pub(super) tick_ms: u32,
-    touched: bool,
+    pub(super) touched: bool,
 }
 
-enum Order {
+pub(super) enum Order {
     Next,
     Repeated,
     /// After a gap, or from within one: taken, and complained about.
@@ -66,7 +66,7 @@ enum Order {
 }
 
 impl Session {
-    fn order(&mut self, link_seq: u64) -> Order {
+    pub(super) fn order(&mut self, link_seq: u64) -> Order {
         if link_seq == self.in_seq + 1 {
             self.in_seq = link_seq;
             return Order::Next;
@@ -82,7 +82,11 @@ impl Session {
             self.in_seq = link_seq;
             return Order::Irregular;
         }
-        let Some(position) = self.gaps.iter().position(|(first, last)| (*first..=*last).contains(&link_seq)) else {
+        let Some(position) = self
+            .gaps
+            .iter()
+            .position(|(first, last)| (*first..=*last).contains(&link_seq))
+        else {
             return Order::Repeated;
         };
         let (first, last) = self.gaps.remove(position).expect("just found");
@@ -109,9 +113,15 @@ impl Core {
     ) {
         let link_seq = frame.link_seq;
         let source = self.source(now, hello);
-        let resumed = self.session_by_id.get(&hello.session_id).copied().filter(|number| {
-            self.sessions.get(number).is_some_and(|session| session.source.number == source)
-        });
+        let resumed = self
+            .session_by_id
+            .get(&hello.session_id)
+            .copied()
+            .filter(|number| {
+                self.sessions
+                    .get(number)
+                    .is_some_and(|session| session.source.number == source)
+            });
         let number = resumed.unwrap_or_else(|| self.new_session(source));
         self.open_link(link, Role::Dialogues(number));
         let Some(session) = self.sessions.get_mut(&number) else {
@@ -126,7 +136,11 @@ impl Core {
         session.last_heard = now.wall;
         session.next_status = now.wall.plus(self.config.system_status_timer_ms.into());
         let capabilities = hello.capabilities.unwrap_or_default();
-        session.tick_ms = if capabilities.tick_ms == 0 { check::TICK_DEFAULT_MS } else { capabilities.tick_ms };
+        session.tick_ms = if capabilities.tick_ms == 0 {
+            check::TICK_DEFAULT_MS
+        } else {
+            capabilities.tick_ms
+        };
         let in_order = matches!(session.order(link_seq), Order::Next);
         session.pending.clear();
         session.pending_dialogues.clear();
@@ -137,11 +151,19 @@ impl Core {
             snapshot_required: resumed.is_some() && !in_order,
             system_status_timer_ms: self.config.system_status_timer_ms,
             session_cleanup_delay_ms: self.config.session_cleanup_delay_ms,
-            initial_credit: self.config.credit.saturating_sub(session.outstanding).max(1),
+            initial_credit: self
+                .config
+                .credit
+                .saturating_sub(session.outstanding)
+                .max(1),
         });
         let last = hello.last_received_link_seq;
-        let mut again: Vec<u64> =
-            session.sent.iter().filter(|(seq, _)| *seq > last).map(|(_, dialogue)| *dialogue).collect();
+        let mut again: Vec<u64> = session
+            .sent
+            .iter()
+            .filter(|(seq, _)| *seq > last)
+            .map(|(_, dialogue)| *dialogue)
+            .collect();
         again.append(&mut session.undelivered);
         self.touch_session(number);
         if resumed.is_none() && !in_order {
@@ -186,124 +208,6 @@ impl Core {
             },
         );
         number
-    }
-
-    /// One frame: each message alone.
-    pub(super) fn dialogues_frame(
-        &mut self,
-        now: Moment,
-        link: LinkId,
-        received: Instant,
-        frame: DialoguesRequest,
-        malformed: &[Malformed],
-    ) {
-        let Some(Role::Dialogues(number)) = self.links.get(&link).copied() else {
-            return;
-        };
-        let Some(session) = self.sessions.get_mut(&number) else {
-            return;
-        };
-        session.last_heard = now.wall;
-        let expected = session.in_seq + 1;
-        match session.order(frame.link_seq) {
-            Order::Next => {}
-            Order::Repeated => {
-                self.metrics.frames_dropped.inc();
-                return;
-            }
-            Order::Irregular => {
-                self.metrics.frames_out_of_order.inc();
-                self.refuse_frame(number, "link_seq", &format!("{expected}"), frame.link_seq);
-                self.send_status(number, SystemCondition::MessagesLost);
-                self.ask_snapshot_of_session(number);
-            }
-        }
-        if frame.hello.is_some() {
-            self.refuse_frame(number, "hello", "first frame only", "present");
-        }
-        self.dialogue_messages(now, number, received, frame, malformed);
-    }
-
-    fn dialogue_messages(
-        &mut self,
-        now: Moment,
-        number: u64,
-        received: Instant,
-        frame: DialoguesRequest,
-        malformed: &[Malformed],
-    ) {
-        for part in malformed {
-            self.refuse_malformed(number, part);
-        }
-        let count = frame.messages.len();
-        if count > check::DIALOGUE_MESSAGES_MAX {
-            let limit = format!("1 to {}", check::DIALOGUE_MESSAGES_MAX);
-            self.refuse_frame(number, "messages", &limit, count);
-        }
-        for (index, message) in frame.messages.into_iter().enumerate() {
-            let within = index < check::DIALOGUE_MESSAGES_MAX;
-            self.dialogue_message(now, number, received, message, within);
-        }
-    }
-
-    fn dialogue_message(&mut self, now: Moment, session: u64, received: Instant, message: SwitchDialogueMessage, within: bool) {
-        match message.body {
-            Some(Body::Request(request)) if !within => {
-                self.metrics.route_requests.inc();
-                self.end_unopened(session, &request.cross_ref_id, RouteEndError::InvalidRequest, Answered::Invalid);
-            }
-            Some(Body::Reroute(reroute)) if !within => {
-                self.metrics.reroutes.inc();
-                self.end_unopened(session, &reroute.cross_ref_id, RouteEndError::InvalidRequest, Answered::Invalid);
-            }
-            Some(Body::Request(request)) => self.route_request(now, session, received, request),
-            Some(Body::Reroute(reroute)) => self.reroute(now, session, received, reroute),
-            Some(Body::Used(used)) => {
-                if let Err(fault) = check::cross_ref("used.cross_ref_id", &used.cross_ref_id) {
-                    self.refuse(session, &used.cross_ref_id, &fault, RefusedClass::Dialogue);
-                }
-            }
-            Some(Body::End(end)) => self.switch_ended(now, session, &end),
-            Some(Body::Status(_)) => {}
-            None => {
-                let fault = FieldError::new("messages.body", "a message that this version knows", "absent or unknown");
-                self.refuse(session, "", &fault, RefusedClass::Frame);
-            }
-        }
-    }
-
-    fn refuse_malformed(&mut self, session: u64, part: &Malformed) {
-        let bytes = format!("{} bytes that cannot be decoded", part.bytes);
-        let fault = FieldError::new("messages", "protobuf of SwitchDialogueMessage, text in UTF-8", bytes);
-        self.refuse(session, &part.about, &fault, RefusedClass::Frame);
-        if part.is_request {
-            self.metrics.route_requests.inc();
-            self.end_unopened(session, &part.about, RouteEndError::InvalidRequest, Answered::Invalid);
-        }
-    }
-
-    fn refuse_frame(&mut self, session: u64, field: &'static str, limit: &str, value: impl std::fmt::Display) {
-        self.refuse(session, "", &FieldError::new(field, limit, value), RefusedClass::Frame);
-    }
-
-    /// Says why a message was not taken.
-    pub(super) fn refuse(&mut self, session: u64, about: &str, fault: &FieldError, class: RefusedClass) {
-        self.metrics.refusals.inc(class as usize);
-        if let Some(suppressed) = self.logs.refused.check() {
-            tracing::warn!(field = fault.field, limit = %fault.limit, value = %fault.value, suppressed, "a message of a switch was refused");
-        }
-        self.push(session, mesh::Body::Refusal(refusal(about, fault)));
-    }
-
-    /// Ends a dialogue that was never opened here.
-    pub(super) fn end_unopened(&mut self, session: u64, cross_ref: &str, error: RouteEndError, kind: Answered) {
-        self.metrics.answers.inc(kind as usize);
-        let end = RouteEnd {
-            cross_ref_id: cut(cross_ref).to_owned(),
-            error: error.into(),
-            correlator_data: bytes::Bytes::new(),
-        };
-        self.push(session, mesh::Body::End(end));
     }
 
     pub(super) fn push(&mut self, session: u64, body: mesh::Body) {
@@ -355,7 +259,7 @@ impl Core {
         true
     }
 
-    fn touch_session(&mut self, session: u64) {
+    pub(super) fn touch_session(&mut self, session: u64) {
         if let Some(found) = self.sessions.get_mut(&session)
             && !found.touched
         {
@@ -364,8 +268,13 @@ impl Core {
         }
     }
 
-    fn send_status(&mut self, session: u64, condition: SystemCondition) {
-        self.push(session, mesh::Body::Status(SystemStatus { condition: condition.into() }));
+    pub(super) fn send_status(&mut self, session: u64, condition: SystemCondition) {
+        self.push(
+            session,
+            mesh::Body::Status(SystemStatus {
+                condition: condition.into(),
+            }),
+        );
     }
 
     /// Tells every switch the node's condition.
@@ -396,13 +305,18 @@ impl Core {
     pub(super) fn tick_sessions(&mut self, now: Moment) {
         let timer_ms = u64::from(self.config.system_status_timer_ms);
         let cleanup_ms = u64::from(self.config.session_cleanup_delay_ms);
-        let condition = if self.draining { SystemCondition::Disabled } else { self.admission.condition() };
+        let condition = if self.draining {
+            SystemCondition::Disabled
+        } else {
+            self.admission.condition()
+        };
         let mut beat = Vec::new();
         let mut expired = Vec::new();
         for (number, session) in &mut self.sessions {
             match session.link {
                 Some(link) if now.wall.since(session.last_heard) > timer_ms * MISSED_MAX => {
-                    self.closing.push((link, "four heartbeats of the switch were missed"));
+                    self.closing
+                        .push((link, "four heartbeats of the switch were missed"));
                     session.last_heard = now.wall;
                 }
                 Some(_) if now.wall >= session.next_status => {
@@ -471,7 +385,7 @@ pub(super) fn refusal(about: &str, fault: &FieldError) -> Refusal {
 }
 
 /// A reference that may itself be too long.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     let mut end = text.len().min(check::CROSS_REF_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -48,7 +48,10 @@ impl Driver {
                 frame = self.slow.recv() => slow = frame,
                 _ = ticks.tick() => {}
             }
-            let now = Moment { wall: self.clock.now(), instant: Instant::now() };
+            let now = Moment {
+                wall: self.clock.now(),
+                instant: Instant::now(),
+            };
             for message in turn.drain(..) {
                 self.take(now, message);
             }
@@ -96,30 +99,48 @@ impl Driver {
                 }
                 return;
             }
-            Outgoing::Dialogues(link, frame) => (link, with(&self.sinks, link, |sink| match sink {
-                Sink::Dialogues(sender) => sender.try_send(Ok(frame)).map_err(drop_frame),
-                _ => Ok(()),
-            })),
-            Outgoing::Events(link, frame) => (link, with(&self.sinks, link, |sink| match sink {
-                Sink::Events(sender, _) => sender.try_send(Ok(frame)).map_err(drop_frame),
-                _ => Ok(()),
-            })),
-            Outgoing::Commands(link, frame) => (link, with(&self.sinks, link, |sink| match sink {
-                Sink::Commands(sender) => sender.try_send(Ok(frame)).map_err(drop_frame),
-                _ => Ok(()),
-            })),
-            Outgoing::Routing(link, frame) => (link, with(&self.sinks, link, |sink| match sink {
-                Sink::Routing(sender) => sender.try_send(frame).map_err(drop_frame),
-                _ => Ok(()),
-            })),
-            Outgoing::Intent(link, frame) => (link, with(&self.sinks, link, |sink| match sink {
-                Sink::Intent(sender) => sender.try_send(frame).map_err(drop_frame),
-                _ => Ok(()),
-            })),
-            Outgoing::Callback(link, frame) => (link, with(&self.sinks, link, |sink| match sink {
-                Sink::Callback(sender) => sender.try_send(frame).map_err(drop_frame),
-                _ => Ok(()),
-            })),
+            Outgoing::Dialogues(link, frame) => (
+                link,
+                with(&self.sinks, link, |sink| match sink {
+                    Sink::Dialogues(sender) => sender.try_send(Ok(frame)).map_err(drop_frame),
+                    _ => Ok(()),
+                }),
+            ),
+            Outgoing::Events(link, frame) => (
+                link,
+                with(&self.sinks, link, |sink| match sink {
+                    Sink::Events(sender, _) => sender.try_send(Ok(frame)).map_err(drop_frame),
+                    _ => Ok(()),
+                }),
+            ),
+            Outgoing::Commands(link, frame) => (
+                link,
+                with(&self.sinks, link, |sink| match sink {
+                    Sink::Commands(sender) => sender.try_send(Ok(frame)).map_err(drop_frame),
+                    _ => Ok(()),
+                }),
+            ),
+            Outgoing::Routing(link, frame) => (
+                link,
+                with(&self.sinks, link, |sink| match sink {
+                    Sink::Routing(sender) => sender.try_send(frame).map_err(drop_frame),
+                    _ => Ok(()),
+                }),
+            ),
+            Outgoing::Intent(link, frame) => (
+                link,
+                with(&self.sinks, link, |sink| match sink {
+                    Sink::Intent(sender) => sender.try_send(frame).map_err(drop_frame),
+                    _ => Ok(()),
+                }),
+            ),
+            Outgoing::Callback(link, frame) => (
+                link,
+                with(&self.sinks, link, |sink| match sink {
+                    Sink::Callback(sender) => sender.try_send(frame).map_err(drop_frame),
+                    _ => Ok(()),
+                }),
+            ),
         };
         if let Err(is_full) = sent {
             if is_full {

@@ -26,7 +26,10 @@ use crate::core::{Input, LinkId};
 pub(crate) enum Sink {
     Dialogues(mpsc::Sender<Result<cti::v1::DialoguesResponse, Status>>),
     /// With it, how many events may be read.
-    Events(mpsc::Sender<Result<cti::v1::EventsResponse, Status>>, Arc<Semaphore>),
+    Events(
+        mpsc::Sender<Result<cti::v1::EventsResponse, Status>>,
+        Arc<Semaphore>,
+    ),
     Commands(mpsc::Sender<Result<cti::v1::CommandsResponse, Status>>),
     Routing(mpsc::Sender<routing::v1::LinkRequest>),
     Intent(mpsc::Sender<intent::v1::LinkRequest>),

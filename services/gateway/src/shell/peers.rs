@@ -35,7 +35,10 @@ pub(crate) trait Peer: Send + 'static {
     /// peer's own first frame, or bears a loss at once.
     const OPENS_FIRST: bool;
 
-    fn open(channel: Channel, up: ReceiverStream<Self::Up>) -> impl Future<Output = Result<Streaming<Self::Down>, Status>> + Send;
+    fn open(
+        channel: Channel,
+        up: ReceiverStream<Self::Up>,
+    ) -> impl Future<Output = Result<Streaming<Self::Down>, Status>> + Send;
     fn sink(sender: mpsc::Sender<Self::Up>) -> Sink;
     fn up(link: LinkId) -> Input;
     fn frame(link: LinkId, frame: Self::Down) -> Input;
@@ -54,7 +57,10 @@ impl Peer for Routing {
     const ROLE: &'static str = "routing";
     const OPENS_FIRST: bool = true;
 
-    async fn open(channel: Channel, up: ReceiverStream<Self::Up>) -> Result<Streaming<Self::Down>, Status> {
+    async fn open(
+        channel: Channel,
+        up: ReceiverStream<Self::Up>,
+    ) -> Result<Streaming<Self::Down>, Status> {
         let mut client = routing::v1::routing_service_client::RoutingServiceClient::new(channel)
             .max_decoding_message_size(PEER_FRAME_BYTES_MAX);
         client.link(up).await.map(tonic::Response::into_inner)
@@ -79,7 +85,10 @@ impl Peer for Intent {
     const ROLE: &'static str = "intent";
     const OPENS_FIRST: bool = false;
 
-    async fn open(channel: Channel, up: ReceiverStream<Self::Up>) -> Result<Streaming<Self::Down>, Status> {
+    async fn open(
+        channel: Channel,
+        up: ReceiverStream<Self::Up>,
+    ) -> Result<Streaming<Self::Down>, Status> {
         let mut client = intent::v1::intent_service_client::IntentServiceClient::new(channel)
             .max_decoding_message_size(PEER_FRAME_BYTES_MAX);
         client.link(up).await.map(tonic::Response::into_inner)
@@ -104,7 +113,10 @@ impl Peer for Callback {
     const ROLE: &'static str = "callback";
     const OPENS_FIRST: bool = true;
 
-    async fn open(channel: Channel, up: ReceiverStream<Self::Up>) -> Result<Streaming<Self::Down>, Status> {
+    async fn open(
+        channel: Channel,
+        up: ReceiverStream<Self::Up>,
+    ) -> Result<Streaming<Self::Down>, Status> {
         let mut client = callback::v1::callback_service_client::CallbackServiceClient::new(channel)
             .max_decoding_message_size(PEER_FRAME_BYTES_MAX);
         client.link(up).await.map(tonic::Response::into_inner)
@@ -144,7 +156,12 @@ impl Links {
     pub(crate) fn keep<P: Peer>(&self, endpoints: &[String]) {
         let endpoints: Vec<String> = endpoints
             .iter()
-            .map(|endpoint| endpoint.trim().trim_start_matches("http://").trim_start_matches("https://"))
+            .map(|endpoint| {
+                endpoint
+                    .trim()
+                    .trim_start_matches("http://")
+                    .trim_start_matches("https://")
+            })
             .filter(|endpoint| !endpoint.is_empty())
             .map(str::to_owned)
             .collect();
@@ -169,7 +186,9 @@ impl Links {
             let mut unresolved = false;
             for endpoint in endpoints {
                 match tokio::net::lookup_host(endpoint.as_str()).await {
-                    Ok(addresses) => found.extend(addresses.map(|address| (endpoint.clone(), address))),
+                    Ok(addresses) => {
+                        found.extend(addresses.map(|address| (endpoint.clone(), address)))
+                    }
                     Err(error) => {
                         unresolved = true;
                         if let Some(suppressed) = limit.check() {
@@ -212,10 +231,16 @@ impl Links {
         loop {
             let link = self.ways.link();
             // The guard says that the link is closed however this future ends.
-            let guard = Closing { link, ways: self.ways.clone() };
+            let guard = Closing {
+                link,
+                ways: self.ways.clone(),
+            };
             let ended = self.link::<P>(link, place, &mut backoff).await;
             drop(guard);
-            let reason = ended.err().map_or_else(|| "the stream ended".to_owned(), |error| format!("{error:#}"));
+            let reason = ended.err().map_or_else(
+                || "the stream ended".to_owned(),
+                |error| format!("{error:#}"),
+            );
             if let Some(suppressed) = limit.check() {
                 tracing::warn!(role = P::ROLE, address = %place.1, reason, suppressed, "a peer is away");
             }
@@ -223,7 +248,12 @@ impl Links {
         }
     }
 
-    async fn link<P: Peer>(&self, link: LinkId, place: &Place, backoff: &mut runtime::Backoff) -> anyhow::Result<()> {
+    async fn link<P: Peer>(
+        &self,
+        link: LinkId,
+        place: &Place,
+        backoff: &mut runtime::Backoff,
+    ) -> anyhow::Result<()> {
         let (name, address) = place.clone();
         let endpoint = runtime::grpc::endpoint(&name, &self.tls)?;
         let connector = tower::service_fn(move |_: http::Uri| async move {
@@ -231,10 +261,15 @@ impl Links {
             stream.set_nodelay(true)?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         });
-        let channel = tokio::time::timeout(CONNECT_WITHIN, endpoint.connect_with_connector(connector)).await??;
+        let channel =
+            tokio::time::timeout(CONNECT_WITHIN, endpoint.connect_with_connector(connector))
+                .await??;
         let (sender, receiver) = mpsc::channel(SINK_FRAMES);
         let watch = sender.clone();
-        let up = ToCore { sink: Some((link, P::sink(sender))), input: P::up(link) };
+        let up = ToCore {
+            sink: Some((link, P::sink(sender))),
+            input: P::up(link),
+        };
         let opening = P::open(channel, ReceiverStream::new(receiver));
         let mut inbound = if P::OPENS_FIRST {
             self.ways.fast.send(up).await?;
@@ -255,7 +290,13 @@ impl Links {
                 return Ok(());
             };
             backoff.reset();
-            self.ways.fast.send(ToCore { sink: None, input: P::frame(link, frame) }).await?;
+            self.ways
+                .fast
+                .send(ToCore {
+                    sink: None,
+                    input: P::frame(link, frame),
+                })
+                .await?;
         }
     }
 }
@@ -268,7 +309,10 @@ struct Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        let message = ToCore { sink: None, input: Input::Closed { link: self.link } };
+        let message = ToCore {
+            sink: None,
+            input: Input::Closed { link: self.link },
+        };
         if let Err(mpsc::error::TrySendError::Full(message)) = self.ways.fast.try_send(message) {
             // The core is busy: it must hear it nevertheless.
             let fast = self.ways.fast.clone();

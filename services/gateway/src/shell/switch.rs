@@ -81,17 +81,38 @@ impl Kind for Dialogues {
         frame.hello.take()
     }
 
-    fn sink(sender: mpsc::Sender<Result<DialoguesResponse, Status>>, _reads: Arc<Semaphore>) -> Sink {
+    fn sink(
+        sender: mpsc::Sender<Result<DialoguesResponse, Status>>,
+        _reads: Arc<Semaphore>,
+    ) -> Sink {
         Sink::Dialogues(sender)
     }
 
-    fn opened(link: LinkId, hello: Hello, first: Parts<DialoguesRequest>) -> (Input, Option<Input>) {
+    fn opened(
+        link: LinkId,
+        hello: Hello,
+        first: Parts<DialoguesRequest>,
+    ) -> (Input, Option<Input>) {
         let Parts { frame, malformed } = first;
-        (Input::DialoguesOpened { link, received: Instant::now(), hello, frame, malformed }, None)
+        (
+            Input::DialoguesOpened {
+                link,
+                received: Instant::now(),
+                hello,
+                frame,
+                malformed,
+            },
+            None,
+        )
     }
 
     fn frame(link: LinkId, parts: Parts<DialoguesRequest>) -> Input {
-        Input::Dialogues { link, received: Instant::now(), frame: parts.frame, malformed: parts.malformed }
+        Input::Dialogues {
+            link,
+            received: Instant::now(),
+            frame: parts.frame,
+            malformed: parts.malformed,
+        }
     }
 
     fn way(ways: &Ways) -> &mpsc::Sender<ToCore> {
@@ -115,11 +136,18 @@ impl Kind for Events {
 
     fn opened(link: LinkId, hello: Hello, first: Parts<EventsRequest>) -> (Input, Option<Input>) {
         let holds = Self::weight(&first) > 0;
-        (Input::EventsOpened { link, hello }, holds.then(|| Self::frame(link, first)))
+        (
+            Input::EventsOpened { link, hello },
+            holds.then(|| Self::frame(link, first)),
+        )
     }
 
     fn frame(link: LinkId, parts: Parts<EventsRequest>) -> Input {
-        Input::Events { link, events: parts.frame.events, malformed: parts.malformed }
+        Input::Events {
+            link,
+            events: parts.frame.events,
+            malformed: parts.malformed,
+        }
     }
 
     fn way(ways: &Ways) -> &mpsc::Sender<ToCore> {
@@ -141,17 +169,27 @@ impl Kind for Commands {
         frame.hello.take()
     }
 
-    fn sink(sender: mpsc::Sender<Result<CommandsResponse, Status>>, _reads: Arc<Semaphore>) -> Sink {
+    fn sink(
+        sender: mpsc::Sender<Result<CommandsResponse, Status>>,
+        _reads: Arc<Semaphore>,
+    ) -> Sink {
         Sink::Commands(sender)
     }
 
     fn opened(link: LinkId, hello: Hello, first: Parts<CommandsRequest>) -> (Input, Option<Input>) {
         let holds = !first.frame.results.is_empty();
-        (Input::CommandsOpened { link, hello }, holds.then(|| Self::frame(link, first)))
+        (
+            Input::CommandsOpened { link, hello },
+            holds.then(|| Self::frame(link, first)),
+        )
     }
 
     fn frame(link: LinkId, parts: Parts<CommandsRequest>) -> Input {
-        Input::Results { link, results: parts.frame.results, malformed: parts.malformed.len() }
+        Input::Results {
+            link,
+            results: parts.frame.results,
+            malformed: parts.malformed.len(),
+        }
     }
 
     fn way(ways: &Ways) -> &mpsc::Sender<ToCore> {
@@ -163,11 +201,19 @@ impl Kind for Commands {
 fn identify(hello: Option<&Hello>, names: &[String], authenticated: bool) -> Result<(), Status> {
     let invalid = |fault: FieldError| Status::invalid_argument(fault.to_string());
     let Some(hello) = hello else {
-        return Err(invalid(FieldError::new("hello", "required in the first frame", "absent")));
+        return Err(invalid(FieldError::new(
+            "hello",
+            "required in the first frame",
+            "absent",
+        )));
     };
     check::hello(hello).map_err(invalid)?;
     if authenticated && !names.iter().any(|name| *name == hello.switch_id) {
-        let fault = FieldError::new("hello.switch_id", "a name in the client's certificate", &hello.switch_id);
+        let fault = FieldError::new(
+            "hello.switch_id",
+            "a name in the client's certificate",
+            &hello.switch_id,
+        );
         return Err(Status::permission_denied(fault.to_string()));
     }
     Ok(())
@@ -176,7 +222,12 @@ fn identify(hello: Option<&Hello>, names: &[String], authenticated: bool) -> Res
 type Sender<K> = mpsc::Sender<Result<<K as Kind>::Response, Status>>;
 
 /// Reads one stream to its end.
-async fn read<K: Kind>(shared: Shared, names: Vec<String>, mut inbound: Streaming<Parts<K::Request>>, sender: Sender<K>) {
+async fn read<K: Kind>(
+    shared: Shared,
+    names: Vec<String>,
+    mut inbound: Streaming<Parts<K::Request>>,
+    sender: Sender<K>,
+) {
     let first = tokio::select! {
         biased;
         () = shared.shutdown.closing() => return,
@@ -187,7 +238,9 @@ async fn read<K: Kind>(shared: Shared, names: Vec<String>, mut inbound: Streamin
         Ok(_) => return,
         Err(_) => {
             let fault = FieldError::new("hello", "within 10 s of the stream's start", "nothing");
-            let _ = sender.send(Err(Status::invalid_argument(fault.to_string()))).await;
+            let _ = sender
+                .send(Err(Status::invalid_argument(fault.to_string())))
+                .await;
             return;
         }
     };
@@ -203,12 +256,27 @@ async fn read<K: Kind>(shared: Shared, names: Vec<String>, mut inbound: Streamin
     let weight = K::weight(&first);
     let (opened, rest) = K::opened(link, hello.expect("identified"), first);
     let sink = Some((link, K::sink(sender, Arc::clone(&reads))));
-    if way.send(ToCore { sink, input: opened }).await.is_err() {
+    if way
+        .send(ToCore {
+            sink,
+            input: opened,
+        })
+        .await
+        .is_err()
+    {
         return;
     }
     let pump = async {
         if let Some(rest) = rest {
-            if !may_read(&reads, weight).await || way.send(ToCore { sink: None, input: rest }).await.is_err() {
+            if !may_read(&reads, weight).await
+                || way
+                    .send(ToCore {
+                        sink: None,
+                        input: rest,
+                    })
+                    .await
+                    .is_err()
+            {
                 return;
             }
         }
@@ -218,7 +286,14 @@ async fn read<K: Kind>(shared: Shared, names: Vec<String>, mut inbound: Streamin
             if !may_read(&reads, weight).await {
                 return;
             }
-            if way.send(ToCore { sink: None, input: K::frame(link, parts) }).await.is_err() {
+            if way
+                .send(ToCore {
+                    sink: None,
+                    input: K::frame(link, parts),
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -230,7 +305,12 @@ async fn read<K: Kind>(shared: Shared, names: Vec<String>, mut inbound: Streamin
         () = watch.closed() => {}
         () = pump => {}
     }
-    let _ = way.send(ToCore { sink: None, input: Input::Closed { link } }).await;
+    let _ = way
+        .send(ToCore {
+            sink: None,
+            input: Input::Closed { link },
+        })
+        .await;
 }
 
 /// Waits until so many events may be read. The permits come back from the core one by one.
@@ -259,7 +339,10 @@ pub(crate) struct SwitchServer<K> {
 impl<K> SwitchServer<K> {
     /// A server that hands streams to the core.
     pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared, kind: PhantomData }
+        Self {
+            shared,
+            kind: PhantomData,
+        }
     }
 }
 
@@ -292,7 +375,8 @@ impl<K: Kind> tower::Service<http::Request<Body>> for SwitchServer<K> {
         let open = Open::<K>(self.shared.clone(), PhantomData);
         Box::pin(async move {
             let codec = PartsCodec::<K::Request, K::Response>::default();
-            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(FRAME_BYTES_MAX);
+            let mut grpc =
+                tonic::server::Grpc::new(codec).max_decoding_message_size(FRAME_BYTES_MAX);
             Ok(grpc.streaming(open, request).await)
         })
     }
@@ -312,7 +396,9 @@ impl<K: Kind> StreamingService<Parts<K::Request>> for Open<K> {
         let names = runtime::grpc::peer_names(&request);
         let (sender, receiver) = mpsc::channel(SINK_FRAMES);
         let shared = self.0.clone();
-        self.0.tasks.spawn(read::<K>(shared, names, request.into_inner(), sender));
+        self.0
+            .tasks
+            .spawn(read::<K>(shared, names, request.into_inner(), sender));
         ready(Ok(Response::new(ReceiverStream::new(receiver))))
     }
 }
@@ -325,7 +411,10 @@ pub(crate) struct System {
 
 #[tonic::async_trait]
 impl SystemService for System {
-    async fn capabilities(&self, _request: Request<CapabilitiesRequest>) -> Result<Response<CapabilitiesResponse>, Status> {
+    async fn capabilities(
+        &self,
+        _request: Request<CapabilitiesRequest>,
+    ) -> Result<Response<CapabilitiesResponse>, Status> {
         let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
         Ok(Response::new(CapabilitiesResponse {
             version: "1.0".to_owned(),

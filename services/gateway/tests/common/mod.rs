@@ -9,8 +9,9 @@ use std::time::Duration;
 use prost::Message as _;
 use proto::callback::v1::callback_service_server::{CallbackService, CallbackServiceServer};
 use proto::cti::v1::{
-    CallRef, Device, DialoguesRequest, DialoguesResponse, EventsRequest, EventsResponse, Hello, RouteRequest,
-    SwitchDialogueMessage, SwitchEvent, mesh_dialogue_message as mesh, monitoring_service_client::MonitoringServiceClient,
+    CallRef, Device, DialoguesRequest, DialoguesResponse, EventsRequest, EventsResponse, Hello,
+    RouteRequest, SwitchDialogueMessage, SwitchEvent, mesh_dialogue_message as mesh,
+    monitoring_service_client::MonitoringServiceClient,
     routing_dialogue_service_client::RoutingDialogueServiceClient, switch_dialogue_message::Body,
 };
 use proto::intent::v1::intent_service_server::{IntentService, IntentServiceServer};
@@ -21,13 +22,13 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status, Streaming};
 
-pub const LINE: &str = "8005550101";
-pub const NUMBER: &str = "+12065551234";
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const LINE: &str = "8005550101";
+pub(crate) const NUMBER: &str = "+12065551234";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a routing double does with what it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub(crate) enum Manner {
     /// Answers each route with an agent, acknowledges the rest.
     Prompt,
     /// Keeps silent.
@@ -35,18 +36,18 @@ pub enum Manner {
 }
 
 #[derive(Debug)]
-pub struct RoutingState {
-    pub manner: Manner,
-    pub inputs: Vec<routing::v1::Input>,
-    pub waiting: Vec<u64>,
-    pub wire: Vec<u8>,
-    pub link: Option<mpsc::Sender<Result<routing::v1::LinkResponse, Status>>>,
-    pub keep_inputs: bool,
+pub(crate) struct RoutingState {
+    pub(crate) manner: Manner,
+    pub(crate) inputs: Vec<routing::v1::Input>,
+    pub(crate) waiting: Vec<u64>,
+    pub(crate) wire: Vec<u8>,
+    pub(crate) link: Option<mpsc::Sender<Result<routing::v1::LinkResponse, Status>>>,
+    pub(crate) keep_inputs: bool,
 }
 
 /// A routing replica that owns every pool of the worked example.
 #[derive(Clone, Debug)]
-pub struct RoutingDouble(pub Arc<Mutex<RoutingState>>);
+pub(crate) struct RoutingDouble(pub(crate) Arc<Mutex<RoutingState>>);
 
 fn answer(request_id: u64) -> routing::v1::Reply {
     let agent = routing::v1::AgentAnswer {
@@ -55,17 +56,26 @@ fn answer(request_id: u64) -> routing::v1::Reply {
         context: Some(routing::v1::Context::default()),
     };
     let body = routing::v1::answer::Body::Agent(agent);
-    let answer = routing::v1::Answer { decision_id: format!("d{request_id}"), body: Some(body) };
-    routing::v1::Reply { request_id, body: Some(routing::v1::reply::Body::Answer(answer)) }
+    let answer = routing::v1::Answer {
+        decision_id: format!("d{request_id}"),
+        body: Some(body),
+    };
+    routing::v1::Reply {
+        request_id,
+        body: Some(routing::v1::reply::Body::Answer(answer)),
+    }
 }
 
 fn acknowledge(request_id: u64) -> routing::v1::Reply {
     let body = routing::v1::reply::Body::Acknowledged(routing::v1::Acknowledged {});
-    routing::v1::Reply { request_id, body: Some(body) }
+    routing::v1::Reply {
+        request_id,
+        body: Some(body),
+    }
 }
 
 impl RoutingDouble {
-    pub fn new(manner: Manner) -> Self {
+    pub(crate) fn new(manner: Manner) -> Self {
         Self(Arc::new(Mutex::new(RoutingState {
             manner,
             inputs: Vec::new(),
@@ -76,26 +86,38 @@ impl RoutingDouble {
         })))
     }
 
-    pub fn inputs(&self) -> Vec<routing::v1::Input> {
+    pub(crate) fn inputs(&self) -> Vec<routing::v1::Input> {
         self.0.lock().expect("lock").inputs.clone()
     }
 
     /// Answers everything that waits, and is prompt from now on.
-    pub async fn wake(&self) {
+    pub(crate) async fn wake(&self) {
         let (link, replies) = {
             let mut state = self.0.lock().expect("lock");
             state.manner = Manner::Prompt;
             let waiting = std::mem::take(&mut state.waiting);
             let asks = |request: &u64| {
                 state.inputs.iter().any(|input| {
-                    input.request_id == *request && matches!(input.body, Some(routing::v1::input::Body::Route(_)))
+                    input.request_id == *request
+                        && matches!(input.body, Some(routing::v1::input::Body::Route(_)))
                 })
             };
-            let replies: Vec<_> =
-                waiting.iter().map(|request| if asks(request) { answer(*request) } else { acknowledge(*request) }).collect();
+            let replies: Vec<_> = waiting
+                .iter()
+                .map(|request| {
+                    if asks(request) {
+                        answer(*request)
+                    } else {
+                        acknowledge(*request)
+                    }
+                })
+                .collect();
             (state.link.clone(), replies)
         };
-        let frame = routing::v1::LinkResponse { replies, ..Default::default() };
+        let frame = routing::v1::LinkResponse {
+            replies,
+            ..Default::default()
+        };
         link.expect("linked").send(Ok(frame)).await.expect("open");
     }
 
@@ -125,23 +147,43 @@ impl RoutingDouble {
 impl RoutingService for RoutingDouble {
     type LinkStream = ReceiverStream<Result<routing::v1::LinkResponse, Status>>;
 
-    async fn link(&self, request: Request<Streaming<routing::v1::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<routing::v1::LinkRequest>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
         let (sender, receiver) = mpsc::channel(1_024);
         self.0.lock().expect("lock").link = Some(sender.clone());
         let double = self.clone();
         tokio::spawn(async move {
             let mut inbound = request.into_inner();
             let policy = domain::policy::Policy::worked_example();
-            let pools = policy.pools.keys().map(|pool| routing::v1::OwnedPool { pool: pool.clone(), epoch: 1 }).collect();
-            let ownership = routing::v1::Ownership { replica_id: "double".to_owned(), pools, draining: false };
-            let first = routing::v1::LinkResponse { ownership: Some(ownership), ..Default::default() };
+            let pools = policy
+                .pools
+                .keys()
+                .map(|pool| routing::v1::OwnedPool {
+                    pool: pool.clone(),
+                    epoch: 1,
+                })
+                .collect();
+            let ownership = routing::v1::Ownership {
+                replica_id: "double".to_owned(),
+                pools,
+                draining: false,
+            };
+            let first = routing::v1::LinkResponse {
+                ownership: Some(ownership),
+                ..Default::default()
+            };
             if sender.send(Ok(first)).await.is_err() {
                 return;
             }
             while let Ok(Some(frame)) = inbound.message().await {
                 let replies = double.take(frame);
                 if !replies.is_empty() {
-                    let frame = routing::v1::LinkResponse { replies, ..Default::default() };
+                    let frame = routing::v1::LinkResponse {
+                        replies,
+                        ..Default::default()
+                    };
                     if sender.send(Ok(frame)).await.is_err() {
                         return;
                     }
@@ -151,20 +193,26 @@ impl RoutingService for RoutingDouble {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn get_pool(&self, _request: Request<routing::v1::GetPoolRequest>) -> Result<Response<routing::v1::GetPoolResponse>, Status> {
+    async fn get_pool(
+        &self,
+        _request: Request<routing::v1::GetPoolRequest>,
+    ) -> Result<Response<routing::v1::GetPoolResponse>, Status> {
         Err(Status::unimplemented("a double"))
     }
 }
 
 /// An intent replica that knows one topic.
 #[derive(Clone, Debug, Default)]
-pub struct IntentDouble(pub Arc<Mutex<Vec<u8>>>);
+pub(crate) struct IntentDouble(pub(crate) Arc<Mutex<Vec<u8>>>);
 
 #[tonic::async_trait]
 impl IntentService for IntentDouble {
     type LinkStream = ReceiverStream<Result<intent::v1::LinkResponse, Status>>;
 
-    async fn link(&self, request: Request<Streaming<intent::v1::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<intent::v1::LinkRequest>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
         let (sender, receiver) = mpsc::channel(1_024);
         let seen = Arc::clone(&self.0);
         tokio::spawn(async move {
@@ -180,7 +228,10 @@ impl IntentService for IntentDouble {
                     decision: intent::v1::Decision::Topic.into(),
                     ..Default::default()
                 });
-                let frame = intent::v1::LinkResponse { verdicts: verdicts.collect(), ..Default::default() };
+                let frame = intent::v1::LinkResponse {
+                    verdicts: verdicts.collect(),
+                    ..Default::default()
+                };
                 if sender.send(Ok(frame)).await.is_err() {
                     return;
                 }
@@ -189,20 +240,26 @@ impl IntentService for IntentDouble {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn get_model(&self, _request: Request<intent::v1::GetModelRequest>) -> Result<Response<intent::v1::GetModelResponse>, Status> {
+    async fn get_model(
+        &self,
+        _request: Request<intent::v1::GetModelRequest>,
+    ) -> Result<Response<intent::v1::GetModelResponse>, Status> {
         Err(Status::unimplemented("a double"))
     }
 }
 
 /// A callback replica that accepts everything.
 #[derive(Clone, Debug, Default)]
-pub struct CallbackDouble(pub Arc<Mutex<(Vec<callback::v1::Request>, Vec<u8>)>>);
+pub(crate) struct CallbackDouble(pub(crate) Arc<Mutex<(Vec<callback::v1::Request>, Vec<u8>)>>);
 
 #[tonic::async_trait]
 impl CallbackService for CallbackDouble {
     type LinkStream = ReceiverStream<Result<callback::v1::LinkResponse, Status>>;
 
-    async fn link(&self, request: Request<Streaming<callback::v1::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
+    async fn link(
+        &self,
+        request: Request<Streaming<callback::v1::LinkRequest>>,
+    ) -> Result<Response<Self::LinkStream>, Status> {
         let (sender, receiver) = mpsc::channel(1_024);
         let seen = Arc::clone(&self.0);
         tokio::spawn(async move {
@@ -213,13 +270,26 @@ impl CallbackService for CallbackDouble {
                     let mut seen = seen.lock().expect("lock");
                     seen.1.extend(frame.encode_to_vec());
                     for request in frame.requests {
-                        let accepted = callback::v1::Accepted { code: "123456".to_owned(), ..Default::default() };
+                        let accepted = callback::v1::Accepted {
+                            code: "123456".to_owned(),
+                            ..Default::default()
+                        };
                         let body = Some(callback::v1::response::Body::Accepted(accepted));
-                        responses.push(callback::v1::Response { request_id: request.request_id, body });
+                        responses.push(callback::v1::Response {
+                            request_id: request.request_id,
+                            body,
+                        });
                         seen.0.push(request);
                     }
                 }
-                if sender.send(Ok(callback::v1::LinkResponse { responses, ..Default::default() })).await.is_err() {
+                if sender
+                    .send(Ok(callback::v1::LinkResponse {
+                        responses,
+                        ..Default::default()
+                    }))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -227,71 +297,105 @@ impl CallbackService for CallbackDouble {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn get_booking(&self, _request: Request<callback::v1::GetBookingRequest>) -> Result<Response<callback::v1::GetBookingResponse>, Status> {
+    async fn get_booking(
+        &self,
+        _request: Request<callback::v1::GetBookingRequest>,
+    ) -> Result<Response<callback::v1::GetBookingResponse>, Status> {
         Err(Status::unimplemented("a double"))
     }
 }
 
 /// The doubles, served, and a gateway that knows them.
-pub struct Mesh {
-    pub routing: RoutingDouble,
-    pub intent: IntentDouble,
-    pub callback: CallbackDouble,
-    pub peers: SocketAddr,
-    pub shutdown: runtime::Shutdown,
-    pub running: runtime::Running,
+pub(crate) struct Mesh {
+    pub(crate) routing: RoutingDouble,
+    pub(crate) intent: IntentDouble,
+    pub(crate) callback: CallbackDouble,
+    pub(crate) peers: SocketAddr,
+    pub(crate) shutdown: runtime::Shutdown,
+    pub(crate) running: runtime::Running,
 }
 
 impl Mesh {
-    pub async fn start(manner: Manner, change: impl FnOnce(&mut gateway::Config)) -> Self {
-        let (routing, intent, callback) = (RoutingDouble::new(manner), IntentDouble::default(), CallbackDouble::default());
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    pub(crate) async fn start(manner: Manner, change: impl FnOnce(&mut gateway::Config)) -> Self {
+        let (routing, intent, callback) = (
+            RoutingDouble::new(manner),
+            IntentDouble::default(),
+            CallbackDouble::default(),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
         let peers = listener.local_addr().expect("bound");
         let server = Server::builder()
             .tcp_nodelay(true)
-            .add_service(RoutingServiceServer::new(routing.clone()).max_decoding_message_size(64 << 20))
-            .add_service(IntentServiceServer::new(intent.clone()).max_decoding_message_size(64 << 20))
+            .add_service(
+                RoutingServiceServer::new(routing.clone()).max_decoding_message_size(64 << 20),
+            )
+            .add_service(
+                IntentServiceServer::new(intent.clone()).max_decoding_message_size(64 << 20),
+            )
             .add_service(CallbackServiceServer::new(callback.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         tokio::spawn(server);
         let (shutdown, running) = Self::gateway(peers, change).await;
-        let mesh = Self { routing, intent, callback, peers, shutdown, running };
+        let mesh = Self {
+            routing,
+            intent,
+            callback,
+            peers,
+            shutdown,
+            running,
+        };
         mesh.wait_ready().await;
         mesh
     }
 
-    pub async fn gateway(peers: SocketAddr, change: impl FnOnce(&mut gateway::Config)) -> (runtime::Shutdown, runtime::Running) {
+    pub(crate) async fn gateway(
+        peers: SocketAddr,
+        change: impl FnOnce(&mut gateway::Config),
+    ) -> (runtime::Shutdown, runtime::Running) {
         let mut config = gateway::Config::for_test();
         config.routing_endpoints = vec![peers.to_string()];
         config.intent_endpoints = vec![peers.to_string()];
         config.callback_endpoints = vec![peers.to_string()];
         change(&mut config);
         let shutdown = runtime::Shutdown::new();
-        let running = gateway::start(config, shutdown.clone()).await.expect("starts");
+        let running = gateway::start(config, shutdown.clone())
+            .await
+            .expect("starts");
         (shutdown, running)
     }
 
-    pub async fn wait_ready(&self) {
+    pub(crate) async fn wait_ready(&self) {
         let admin = self.running.admin;
-        runtime::local::wait_until("the gateway is ready", PATIENCE, || async move { is_ready(admin).await })
-            .await
-            .expect("ready");
+        runtime::local::wait_until("the gateway is ready", PATIENCE, || async move {
+            is_ready(admin).await
+        })
+        .await
+        .expect("ready");
     }
 
-    pub async fn switch(&self) -> Channel {
+    pub(crate) async fn switch(&self) -> Channel {
         connect(&self.running).await
     }
 }
 
-pub async fn connect(running: &runtime::Running) -> Channel {
+pub(crate) async fn connect(running: &runtime::Running) -> Channel {
     let address = running.grpc.expect("serves");
-    Channel::from_shared(format!("http://{address}")).expect("url").tcp_nodelay(true).connect().await.expect("connects")
+    Channel::from_shared(format!("http://{address}"))
+        .expect("url")
+        .tcp_nodelay(true)
+        .connect()
+        .await
+        .expect("connects")
 }
 
 /// GET on the admin port.
-pub async fn get(admin: SocketAddr, path: &str) -> String {
+pub(crate) async fn get(admin: SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(admin).await.expect("admin port");
+    let mut stream = tokio::net::TcpStream::connect(admin)
+        .await
+        .expect("admin port");
     let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("written");
     let mut answer = String::new();
@@ -299,20 +403,31 @@ pub async fn get(admin: SocketAddr, path: &str) -> String {
     answer
 }
 
-pub async fn is_ready(admin: SocketAddr) -> bool {
+pub(crate) async fn is_ready(admin: SocketAddr) -> bool {
     get(admin, "/ready").await.starts_with("HTTP/1.1 200")
 }
 
-pub fn hello() -> Hello {
-    Hello { switch_id: "sw1".to_owned(), boot_id: 7, ..Hello::default() }
+pub(crate) fn hello() -> Hello {
+    Hello {
+        switch_id: "sw1".to_owned(),
+        boot_id: 7,
+        ..Hello::default()
+    }
 }
 
-pub fn request(cross_ref: &str) -> RouteRequest {
+pub(crate) fn request(cross_ref: &str) -> RouteRequest {
     RouteRequest {
         cross_ref_id: cross_ref.to_owned(),
-        call: Some(CallRef { call_id: format!("call-{cross_ref}"), ..CallRef::default() }),
-        current_route: Some(Device { id: LINE.to_owned() }),
-        calling_device: Some(Device { id: NUMBER.to_owned() }),
+        call: Some(CallRef {
+            call_id: format!("call-{cross_ref}"),
+            ..CallRef::default()
+        }),
+        current_route: Some(Device {
+            id: LINE.to_owned(),
+        }),
+        calling_device: Some(Device {
+            id: NUMBER.to_owned(),
+        }),
         reply_timeout_ms: 5_000,
         language: "en".to_owned(),
         utterance: "where is my refund".to_owned(),
@@ -321,49 +436,78 @@ pub fn request(cross_ref: &str) -> RouteRequest {
 }
 
 /// A stream of dialogues as the switch holds it.
-pub struct Dialogues {
-    pub up: mpsc::Sender<DialoguesRequest>,
-    pub down: Streaming<DialoguesResponse>,
-    pub link_seq: u64,
-    pub last_received: u64,
-    pub session: String,
+pub(crate) struct Dialogues {
+    pub(crate) up: mpsc::Sender<DialoguesRequest>,
+    pub(crate) down: Streaming<DialoguesResponse>,
+    pub(crate) link_seq: u64,
+    pub(crate) last_received: u64,
+    pub(crate) session: String,
 }
 
 impl Dialogues {
-    pub async fn open(channel: Channel, hello: Hello, link_seq: u64) -> Result<Self, Status> {
+    pub(crate) async fn open(
+        channel: Channel,
+        hello: Hello,
+        link_seq: u64,
+    ) -> Result<Self, Status> {
         let (up, receiver) = mpsc::channel(1_024);
-        let first = DialoguesRequest { link_seq, hello: Some(hello), messages: Vec::new() };
+        let first = DialoguesRequest {
+            link_seq,
+            hello: Some(hello),
+            messages: Vec::new(),
+        };
         up.send(first).await.expect("room");
         let down = RoutingDialogueServiceClient::new(channel)
             .max_decoding_message_size(64 << 20)
             .dialogues(ReceiverStream::new(receiver))
             .await?
             .into_inner();
-        let mut opened = Self { up, down, link_seq, last_received: 0, session: String::new() };
+        let mut opened = Self {
+            up,
+            down,
+            link_seq,
+            last_received: 0,
+            session: String::new(),
+        };
         let frame = opened.frame().await?;
         opened.session = frame.welcome.expect("welcome").session_id;
         Ok(opened)
     }
 
-    pub async fn frame(&mut self) -> Result<DialoguesResponse, Status> {
-        let frame = tokio::time::timeout(PATIENCE, self.down.message()).await.expect("a frame in time")?;
+    pub(crate) async fn frame(&mut self) -> Result<DialoguesResponse, Status> {
+        let frame = tokio::time::timeout(PATIENCE, self.down.message())
+            .await
+            .expect("a frame in time")?;
         let frame = frame.ok_or_else(|| Status::unavailable("the stream ended"))?;
         self.last_received = frame.link_seq;
         Ok(frame)
     }
 
-    pub async fn say(&mut self, bodies: Vec<Body>) {
+    pub(crate) async fn say(&mut self, bodies: Vec<Body>) {
         self.link_seq += 1;
-        let messages = bodies.into_iter().map(|body| SwitchDialogueMessage { body: Some(body) }).collect();
-        self.up.send(DialoguesRequest { link_seq: self.link_seq, hello: None, messages }).await.expect("open");
+        let messages = bodies
+            .into_iter()
+            .map(|body| SwitchDialogueMessage { body: Some(body) })
+            .collect();
+        self.up
+            .send(DialoguesRequest {
+                link_seq: self.link_seq,
+                hello: None,
+                messages,
+            })
+            .await
+            .expect("open");
     }
 
     /// The next messages that are not heartbeats, `count` of them.
-    pub async fn hear(&mut self, count: usize) -> Vec<mesh::Body> {
+    pub(crate) async fn hear(&mut self, count: usize) -> Vec<mesh::Body> {
         let mut heard = Vec::new();
         while heard.len() < count {
             let frame = self.frame().await.expect("a frame");
-            let bodies = frame.messages.into_iter().filter_map(|message| message.body);
+            let bodies = frame
+                .messages
+                .into_iter()
+                .filter_map(|message| message.body);
             heard.extend(bodies.filter(|body| !matches!(body, mesh::Body::Status(_))));
         }
         heard
@@ -371,32 +515,53 @@ impl Dialogues {
 }
 
 /// A stream of events as the switch holds it.
-pub struct Events {
-    pub up: mpsc::Sender<EventsRequest>,
-    pub down: Streaming<EventsResponse>,
-    pub acknowledged: u64,
+pub(crate) struct Events {
+    pub(crate) up: mpsc::Sender<EventsRequest>,
+    pub(crate) down: Streaming<EventsResponse>,
+    pub(crate) acknowledged: u64,
 }
 
 impl Events {
-    pub async fn open(channel: Channel) -> Self {
+    pub(crate) async fn open(channel: Channel) -> Self {
         let (up, receiver) = mpsc::channel(64);
-        up.send(EventsRequest { hello: Some(hello()), events: Vec::new() }).await.expect("room");
-        let down = MonitoringServiceClient::new(channel).events(ReceiverStream::new(receiver)).await.expect("opens").into_inner();
-        Self { up, down, acknowledged: 0 }
+        up.send(EventsRequest {
+            hello: Some(hello()),
+            events: Vec::new(),
+        })
+        .await
+        .expect("room");
+        let down = MonitoringServiceClient::new(channel)
+            .events(ReceiverStream::new(receiver))
+            .await
+            .expect("opens")
+            .into_inner();
+        Self {
+            up,
+            down,
+            acknowledged: 0,
+        }
     }
 
-    pub async fn tell(&self, events: Vec<SwitchEvent>) {
-        self.up.send(EventsRequest { hello: None, events }).await.expect("open");
+    pub(crate) async fn tell(&self, events: Vec<SwitchEvent>) {
+        self.up
+            .send(EventsRequest {
+                hello: None,
+                events,
+            })
+            .await
+            .expect("open");
     }
 
-    pub async fn frame(&mut self) -> EventsResponse {
-        let frame = tokio::time::timeout(PATIENCE, self.down.message()).await.expect("a frame in time");
+    pub(crate) async fn frame(&mut self) -> EventsResponse {
+        let frame = tokio::time::timeout(PATIENCE, self.down.message())
+            .await
+            .expect("a frame in time");
         let frame = frame.expect("no error").expect("not ended");
         self.acknowledged = frame.acknowledged_event_seq;
         frame
     }
 
-    pub async fn acknowledged_up_to(&mut self, event_seq: u64) {
+    pub(crate) async fn acknowledged_up_to(&mut self, event_seq: u64) {
         while self.acknowledged < event_seq {
             self.frame().await;
         }

@@ -30,7 +30,11 @@ impl Writer {
             contact: self.contact,
             sequence,
             at: self.at,
-            traceparent: if sequence == 1 { trace(self.contact).as_str().into() } else { "".into() },
+            traceparent: if sequence == 1 {
+                trace(self.contact).as_str().into()
+            } else {
+                "".into()
+            },
             line: self.line.into(),
             topic: self.topic.into(),
             queue: self.queue.into(),
@@ -51,14 +55,35 @@ impl Writer {
         let waited_ms = self.waited_ms(after_ms);
         let (nuisance_hold_ms, agent_held_ms) = if callback { (1_500, 700) } else { (0, 0) };
         let agent = by.clone();
-        self.then(after_ms, EventBody::Established { agent, waited_ms, callback, first, nuisance_hold_ms, agent_held_ms });
+        self.then(
+            after_ms,
+            EventBody::Established {
+                agent,
+                waited_ms,
+                callback,
+                first,
+                nuisance_hold_ms,
+                agent_held_ms,
+            },
+        );
     }
 
     fn talked(&mut self, talk_ms: u64, by: &AgentId, disposition: Disposition) {
-        self.then(talk_ms, EventBody::Disconnected { agent: by.clone(), talk_ms });
+        self.then(
+            talk_ms,
+            EventBody::Disconnected {
+                agent: by.clone(),
+                talk_ms,
+            },
+        );
         self.then(
             9_000,
-            EventBody::WrappedUp { agent: by.clone(), disposition, handle_ms: talk_ms + 9_000, timed_out: false },
+            EventBody::WrappedUp {
+                agent: by.clone(),
+                disposition,
+                handle_ms: talk_ms + 9_000,
+                timed_out: false,
+            },
         );
     }
 }
@@ -99,13 +124,18 @@ fn pick<'a, T: ?Sized>(random: &mut StdRng, from: &[&'a T]) -> &'a T {
 
 fn contact(random: &mut StdRng, now: TimeMs) -> Vec<Event> {
     let arrived_at = now.minus(random.random_range(3 * HOUR_MS..48 * HOUR_MS));
-    let topic = pick(random, &["REF_STATUS", "REF_DELAY", "COL_BALANCE", "META_OPERATOR"]);
+    let topic = pick(
+        random,
+        &["REF_STATUS", "REF_DELAY", "COL_BALANCE", "META_OPERATOR"],
+    );
     let mut writer = Writer {
         contact: ContactId(random.random()),
         arrived_at,
         at: arrived_at,
         // Few callers: they come again, and their contacts lie in different partitions.
-        caller: random.random_bool(0.9).then(|| CallerId(random.random_range(1..60))),
+        caller: random
+            .random_bool(0.9)
+            .then(|| CallerId(random.random_range(1..60))),
         line: pick(random, &["individual", "business", "practitioner"]),
         topic,
         queue: "",
@@ -116,23 +146,50 @@ fn contact(random: &mut StdRng, now: TimeMs) -> Vec<Event> {
     let way = random.random_range(0..20);
     if way == 0 {
         // Never heard of while it lived.
-        writer.then(0, EventBody::DefaultRouted { by: RoutedBy::DefaultNoLink });
+        writer.then(
+            0,
+            EventBody::DefaultRouted {
+                by: RoutedBy::DefaultNoLink,
+            },
+        );
         writer.then(0, EventBody::Closed);
         return writer.events;
     }
-    writer.then(0, EventBody::Offered { topic_confidence: 0.8, person_asked: false, authenticated: false });
+    writer.then(
+        0,
+        EventBody::Offered {
+            topic_confidence: 0.8,
+            person_asked: false,
+            authenticated: false,
+        },
+    );
     if way == 1 {
-        writer.then(0, EventBody::Blocked { reason: random.random_range(1..5) });
+        writer.then(
+            0,
+            EventBody::Blocked {
+                reason: random.random_range(1..5),
+            },
+        );
         writer.then(0, EventBody::Closed);
         return writer.events;
     }
     if way > 4 {
         wait(&mut writer, random, way, &agent);
     } else {
-        writer.then(100, EventBody::Assigned { agent: agent.clone(), assignment: 1, waited_ms: 100 });
+        writer.then(
+            100,
+            EventBody::Assigned {
+                agent: agent.clone(),
+                assignment: 1,
+                waited_ms: 100,
+            },
+        );
         writer.established(2_000, &agent, false, true);
     }
-    let answered = writer.events.iter().any(|event| matches!(event.body, EventBody::Established { .. }));
+    let answered = writer
+        .events
+        .iter()
+        .any(|event| matches!(event.body, EventBody::Established { .. }));
     if answered {
         converse(&mut writer, random, &agent);
     }
@@ -157,36 +214,97 @@ fn wait(writer: &mut Writer, random: &mut StdRng, way: u64, agent: &AgentId) {
     );
     let waited_ms = random.random_range(1_000..HOUR_MS);
     if way > 15 {
-        writer.then(waited_ms, EventBody::Abandoned { waited_ms: writer.waited_ms(waited_ms), ringing: false });
+        writer.then(
+            waited_ms,
+            EventBody::Abandoned {
+                waited_ms: writer.waited_ms(waited_ms),
+                ringing: false,
+            },
+        );
         return;
     }
     if way > 10 {
-        writer.then(50, EventBody::OfferMade { virtual_hold: true, windows: 2 });
+        writer.then(
+            50,
+            EventBody::OfferMade {
+                virtual_hold: true,
+                windows: 2,
+            },
+        );
         if way == 11 {
             writer.then(3_000, EventBody::OfferDeclined);
         } else {
-            let window = (way == 12).then(|| Window { from: writer.at, until: writer.at.plus(2 * HOUR_MS) });
+            let window = (way == 12).then(|| Window {
+                from: writer.at,
+                until: writer.at.plus(2 * HOUR_MS),
+            });
             writer.then(3_000, EventBody::CallbackBooked { window });
-            writer.then(waited_ms, EventBody::CallbackAttempted { attempt: 1, step: CallbackStep::Dialled });
+            writer.then(
+                waited_ms,
+                EventBody::CallbackAttempted {
+                    attempt: 1,
+                    step: CallbackStep::Dialled,
+                },
+            );
             if way == 13 {
-                writer.then(30_000, EventBody::CallbackAttempted { attempt: 1, step: CallbackStep::Voicemail });
-                writer.then(0, EventBody::CallbackEnded { end: CallbackEnd::Exhausted, attempts: 1 });
+                writer.then(
+                    30_000,
+                    EventBody::CallbackAttempted {
+                        attempt: 1,
+                        step: CallbackStep::Voicemail,
+                    },
+                );
+                writer.then(
+                    0,
+                    EventBody::CallbackEnded {
+                        end: CallbackEnd::Exhausted,
+                        attempts: 1,
+                    },
+                );
                 return;
             }
-            writer.then(9_000, EventBody::CallbackAttempted { attempt: 1, step: CallbackStep::Answered });
+            writer.then(
+                9_000,
+                EventBody::CallbackAttempted {
+                    attempt: 1,
+                    step: CallbackStep::Answered,
+                },
+            );
             writer.established(4_000, agent, true, true);
-            writer.then(0, EventBody::CallbackEnded { end: CallbackEnd::Connected, attempts: 1 });
+            writer.then(
+                0,
+                EventBody::CallbackEnded {
+                    end: CallbackEnd::Connected,
+                    attempts: 1,
+                },
+            );
             return;
         }
     }
-    writer.then(waited_ms, EventBody::Assigned { agent: agent.clone(), assignment: 1, waited_ms });
-    writer.then(100, EventBody::Delivered { agent: agent.clone() });
+    writer.then(
+        waited_ms,
+        EventBody::Assigned {
+            agent: agent.clone(),
+            assignment: 1,
+            waited_ms,
+        },
+    );
+    writer.then(
+        100,
+        EventBody::Delivered {
+            agent: agent.clone(),
+        },
+    );
     writer.established(2_000, agent, false, true);
 }
 
 /// Talks, is transferred perhaps, is surveyed perhaps.
 fn converse(writer: &mut Writer, random: &mut StdRng, agent: &AgentId) {
-    let resolved = if random.random_bool(0.6) { Disposition::Resolved } else { Disposition::Unresolved };
+    let resolved = if random.random_bool(0.6) {
+        Disposition::Resolved
+    } else {
+        Disposition::Unresolved
+    };
     let talk_ms = random.random_range(20_000..1_200_000);
     if random.random_bool(0.2) {
         let next = AgentId::parse("agent-99").expect("an id");
@@ -200,7 +318,13 @@ fn converse(writer: &mut Writer, random: &mut StdRng, agent: &AgentId) {
             },
         );
         writer.topic = "COL_BALANCE";
-        writer.then(20_000, EventBody::Transferred { from: agent.clone(), to: next.clone() });
+        writer.then(
+            20_000,
+            EventBody::Transferred {
+                from: agent.clone(),
+                to: next.clone(),
+            },
+        );
         writer.established(0, &next, false, false);
         writer.talked(talk_ms, &next, resolved);
     } else {

@@ -1,7 +1,10 @@
 //! What the tests share: made-up contacts, outboxes and topics to put them on, and the
 //! measures recomputed by the pure core to hold the counters against.
 
-#![allow(dead_code, reason = "each test file uses its part, so an expectation would fail in one of them")]
+#![allow(
+    dead_code,
+    reason = "each test file uses its part, so an expectation would fail in one of them"
+)]
 
 pub(crate) mod contacts;
 
@@ -41,7 +44,9 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn new(brokers: &str) -> Stage {
-        let redis = RedisServer::start(Durability::EverySecond).await.expect("a private redis");
+        let redis = RedisServer::start(Durability::EverySecond)
+            .await
+            .expect("a private redis");
         let unique = rand::random::<u32>();
         Stage {
             redis,
@@ -64,7 +69,9 @@ impl Stage {
         let mut config = self.config();
         change(&mut config);
         let shutdown = Shutdown::new();
-        let running = outcomes::start(config, shutdown.clone()).await.expect("the role starts");
+        let running = outcomes::start(config, shutdown.clone())
+            .await
+            .expect("the role starts");
         Role { running, shutdown }
     }
 
@@ -73,7 +80,11 @@ impl Stage {
         let mut connection = self.connection();
         for events in events.chunks(500) {
             let mut pipeline = redis::pipe();
-            pipeline.cmd("SADD").arg(format!("{}:pools", self.prefix)).arg(POOL).ignore();
+            pipeline
+                .cmd("SADD")
+                .arg(format!("{}:pools", self.prefix))
+                .arg(POOL)
+                .ignore();
             for event in events {
                 pipeline
                     .cmd("XADD")
@@ -89,7 +100,10 @@ impl Stage {
                     .arg(&*event.traceparent)
                     .ignore();
             }
-            let () = pipeline.query_async(&mut connection).await.expect("redis is there");
+            let () = pipeline
+                .query_async(&mut connection)
+                .await
+                .expect("redis is there");
         }
     }
 
@@ -106,15 +120,19 @@ impl Stage {
     }
 
     pub(crate) async fn until_outbox_is_empty(&self) {
-        wait_until("the outbox is empty", LIMIT, || async { self.outbox_entries().await == 0 })
-            .await
-            .expect("relayed");
+        wait_until("the outbox is empty", LIMIT, || async {
+            self.outbox_entries().await == 0
+        })
+        .await
+        .expect("relayed");
     }
 
     /// Puts events on the topic directly.
     pub(crate) async fn produce(&self, events: &[Event]) {
-        let payloads: Vec<(String, Vec<u8>)> =
-            events.iter().map(|event| (event.contact.to_string(), encode(event))).collect();
+        let payloads: Vec<(String, Vec<u8>)> = events
+            .iter()
+            .map(|event| (event.contact.to_string(), encode(event)))
+            .collect();
         self.produce_raw(&payloads).await;
     }
 
@@ -128,7 +146,12 @@ impl Stage {
             let mut deliveries = Vec::new();
             for (key, payload) in records {
                 let record = FutureRecord::to(&self.topic).key(key).payload(payload);
-                deliveries.push(producer.send_result(record).map_err(|(error, _)| error).expect("room"));
+                deliveries.push(
+                    producer
+                        .send_result(record)
+                        .map_err(|(error, _)| error)
+                        .expect("room"),
+                );
             }
             for delivery in deliveries {
                 delivery.await.expect("an answer").expect("delivered");
@@ -140,7 +163,9 @@ impl Stage {
     /// Every record of the topic, by partition.
     pub(crate) async fn read_topic(&self) -> Vec<TopicRecord> {
         let (brokers, topic) = (self.brokers.clone(), self.topic.clone());
-        tokio::task::spawn_blocking(move || read_topic(&brokers, &topic)).await.expect("read")
+        tokio::task::spawn_blocking(move || read_topic(&brokers, &topic))
+            .await
+            .expect("read")
     }
 
     /// The stored sums over all time.
@@ -157,7 +182,11 @@ impl Stage {
     pub(crate) async fn stored_half_hours(&self) -> BTreeMap<(Grouping, Arc<str>), Counts> {
         let mut totals = BTreeMap::new();
         for grouping in Grouping::ALL {
-            let pattern = format!("{{{}:outcomes}}:half-hour:*:{}", self.prefix, grouping.name());
+            let pattern = format!(
+                "{{{}:outcomes}}:half-hour:*:{}",
+                self.prefix,
+                grouping.name()
+            );
             let keys: Vec<String> = redis::cmd("KEYS")
                 .arg(pattern)
                 .query_async(&mut self.connection())
@@ -180,7 +209,10 @@ impl Stage {
         if reached.is_err() {
             explain(&expected, &self.stored().await);
         }
-        assert!(self.stored_half_hours().await == expected, "half hours sum up to the totals");
+        assert!(
+            self.stored_half_hours().await == expected,
+            "half hours sum up to the totals"
+        );
     }
 
     pub(crate) fn rules(&self) -> Rules {
@@ -194,8 +226,11 @@ async fn merge_hash(
     grouping: Grouping,
     totals: &mut BTreeMap<(Grouping, Arc<str>), Counts>,
 ) {
-    let fields: BTreeMap<String, i64> =
-        redis::cmd("HGETALL").arg(key).query_async(connection).await.unwrap_or_default();
+    let fields: BTreeMap<String, i64> = redis::cmd("HGETALL")
+        .arg(key)
+        .query_async(connection)
+        .await
+        .unwrap_or_default();
     for (field, amount) in fields {
         let (group, slot) = field.split_once('|').expect("group|counter");
         let counts = totals.entry((grouping, Arc::from(group))).or_default();
@@ -249,15 +284,27 @@ impl Role {
             .await
             .expect("measures")
             .into_inner();
-        let measure = answer.rows[0].measures.iter().find(|measure| measure.name == name);
+        let measure = answer.rows[0]
+            .measures
+            .iter()
+            .find(|measure| measure.name == name);
         let measure = measure.expect("a measure of that name");
         (!measure.unknown).then_some(measure.value)
     }
 
     /// The groups of a grouping with one measure of each.
     pub(crate) async fn groups(&self, by: WireGrouping, name: &str) -> BTreeMap<String, f64> {
-        let request = GetMeasuresRequest { grouping: by.into(), ..GetMeasuresRequest::default() };
-        let answer = self.client().await.get_measures(request).await.expect("measures").into_inner();
+        let request = GetMeasuresRequest {
+            grouping: by.into(),
+            ..GetMeasuresRequest::default()
+        };
+        let answer = self
+            .client()
+            .await
+            .get_measures(request)
+            .await
+            .expect("measures")
+            .into_inner();
         answer
             .rows
             .into_iter()
@@ -277,16 +324,20 @@ impl Role {
             .await
             .expect("progress")
             .into_inner();
-        answer.partitions.iter().fold((0, 0), |(applied, repeated), partition| {
-            (applied + partition.applied, repeated + partition.repeated)
-        })
+        answer
+            .partitions
+            .iter()
+            .fold((0, 0), |(applied, repeated), partition| {
+                (applied + partition.applied, repeated + partition.repeated)
+            })
     }
 
     /// `/ready` or `/metrics`: status line and body.
     pub(crate) async fn admin(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream =
-            tokio::net::TcpStream::connect(self.running.admin).await.expect("the admin port");
+        let mut stream = tokio::net::TcpStream::connect(self.running.admin)
+            .await
+            .expect("the admin port");
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("written");
         let mut answer = String::new();
@@ -299,7 +350,9 @@ impl Role {
     }
 
     pub(crate) async fn until_ready(&self) {
-        wait_until("the role is ready", LIMIT, || self.is_ready()).await.expect("ready");
+        wait_until("the role is ready", LIMIT, || self.is_ready())
+            .await
+            .expect("ready");
     }
 
     /// A counter or gauge on `/metrics`.
@@ -307,7 +360,10 @@ impl Role {
         let text = self.admin("/metrics").await;
         text.lines()
             .filter(|line| !line.starts_with('#'))
-            .filter(|line| line.starts_with(&format!("trunkline_{name} ")) || line.starts_with(&format!("trunkline_{name}{{")))
+            .filter(|line| {
+                line.starts_with(&format!("trunkline_{name} "))
+                    || line.starts_with(&format!("trunkline_{name}{{"))
+            })
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
     }
@@ -329,12 +385,17 @@ pub(crate) struct TopicRecord {
 fn read_topic(brokers: &str, topic: &str) -> Vec<TopicRecord> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
-        .set("group.id", format!("{topic}-reader-{}", rand::random::<u32>()))
+        .set(
+            "group.id",
+            format!("{topic}-reader-{}", rand::random::<u32>()),
+        )
         .set("enable.partition.eof", "false")
         .set("auto.offset.reset", "earliest")
         .create()
         .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
+    let metadata = consumer
+        .fetch_metadata(Some(topic), Duration::from_secs(10))
+        .expect("metadata");
     let mut left = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
     for partition in metadata.topics()[0].partitions() {
@@ -353,7 +414,9 @@ fn read_topic(brokers: &str, topic: &str) -> Vec<TopicRecord> {
     let start = std::time::Instant::now();
     while !left.is_empty() {
         assert!(start.elapsed() < LIMIT, "reading the topic takes too long");
-        let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
+        let Some(message) = consumer.poll(Duration::from_millis(200)) else {
+            continue;
+        };
         let Ok(message) = message else { continue };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         records.push(TopicRecord {
@@ -364,7 +427,10 @@ fn read_topic(brokers: &str, topic: &str) -> Vec<TopicRecord> {
                 .and_then(|headers| headers.iter().find(|header| header.key == "traceparent"))
                 .and_then(|header| header.value.map(text)),
         });
-        if left.get(&message.partition()).is_some_and(|high| message.offset() + 1 >= *high) {
+        if left
+            .get(&message.partition())
+            .is_some_and(|high| message.offset() + 1 >= *high)
+        {
             left.remove(&message.partition());
         }
     }
@@ -379,13 +445,22 @@ pub(crate) fn unrepeated(records: &[TopicRecord]) -> (Vec<Event>, usize) {
     let mut repeats = 0;
     for record in records {
         let event = record.event.clone().expect("a well-formed event");
-        assert_eq!(record.key, event.contact.to_string(), "the key is the contact");
+        assert_eq!(
+            record.key,
+            event.contact.to_string(),
+            "the key is the contact"
+        );
         let last = last.entry(event.contact).or_default();
         if event.sequence <= *last {
             repeats += 1;
             continue;
         }
-        assert_eq!(event.sequence, *last + 1, "contact {} has no hole", event.contact);
+        assert_eq!(
+            event.sequence,
+            *last + 1,
+            "contact {} has no hole",
+            event.contact
+        );
         *last = event.sequence;
         events.push(event);
     }
@@ -402,10 +477,16 @@ pub(crate) fn recompute(events: &[Event], rules: &Rules) -> Tally {
     let mut issues: BTreeMap<IssueKey, Issue> = BTreeMap::new();
     let mut effects = Effects::default();
     for event in events {
-        let applied = states.entry(event.contact).or_default().apply(event, rules, &mut effects);
+        let applied = states
+            .entry(event.contact)
+            .or_default()
+            .apply(event, rules, &mut effects);
         assert_ne!(applied, Applied::AfterClosed);
         for (key, visit) in std::mem::take(&mut effects.visits) {
-            issues.entry(key).or_default().add(visit, &mut effects.tally);
+            issues
+                .entry(key)
+                .or_default()
+                .add(visit, &mut effects.tally);
         }
     }
     assert!(effects.violations.is_empty(), "{:?}", effects.violations);

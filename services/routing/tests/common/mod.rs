@@ -92,7 +92,9 @@ pub(crate) fn policy() -> Arc<Policy> {
 }
 
 pub(crate) fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("after 1970");
     u64::try_from(since.as_millis()).expect("fits")
 }
 
@@ -132,7 +134,12 @@ impl Replica {
     /// SIGTERM, and waits for the end.
     pub(crate) async fn drain(mut self) {
         self.shutdown.request();
-        self.finished.take().expect("runs").await.expect("no panic").expect("drains");
+        self.finished
+            .take()
+            .expect("runs")
+            .await
+            .expect("no panic")
+            .expect("drains");
     }
 }
 
@@ -148,6 +155,8 @@ impl Drop for Replica {
 struct Heard {
     replies: HashMap<u64, Vec<v1::Reply>>,
     commands: Vec<v1::SwitchCommand>,
+    virtual_due: Vec<v1::VirtualDue>,
+    notices: Vec<v1::CallbackNotice>,
     ownership: Option<v1::Ownership>,
     ended: Option<tonic::Status>,
 }
@@ -176,11 +185,16 @@ impl Gateway {
     }
 
     pub(crate) async fn link_as(address: &str, first: LinkRequest) -> Self {
-        let channel = runtime::grpc::connect_lazy(address, &runtime::TlsArgs::default()).expect("a good address");
+        let channel = runtime::grpc::connect_lazy(address, &runtime::TlsArgs::default())
+            .expect("a good address");
         let (frames, outgoing) = mpsc::channel(64);
         frames.send(first).await.expect("open");
         let mut client = RoutingServiceClient::new(channel);
-        let mut incoming = client.link(ReceiverStream::new(outgoing)).await.expect("links").into_inner();
+        let mut incoming = client
+            .link(ReceiverStream::new(outgoing))
+            .await
+            .expect("links")
+            .into_inner();
         let heard = Arc::new(Mutex::new(Heard::default()));
         let hearing = Arc::clone(&heard);
         tokio::spawn(async move {
@@ -198,15 +212,25 @@ impl Gateway {
                 };
                 let mut heard = hearing.lock().expect("sound");
                 for reply in frame.replies {
-                    heard.replies.entry(reply.request_id).or_default().push(reply);
+                    heard
+                        .replies
+                        .entry(reply.request_id)
+                        .or_default()
+                        .push(reply);
                 }
                 heard.commands.extend(frame.commands);
+                heard.virtual_due.extend(frame.virtual_due);
+                heard.notices.extend(frame.notices);
                 if frame.ownership.is_some() {
                     heard.ownership = frame.ownership;
                 }
             }
         });
-        Self { frames, heard, next_id: std::sync::atomic::AtomicU64::new(1) }
+        Self {
+            frames,
+            heard,
+            next_id: std::sync::atomic::AtomicU64::new(1),
+        }
     }
 
     pub(crate) async fn send(&self, frame: LinkRequest) -> bool {
@@ -218,11 +242,17 @@ impl Gateway {
         let mut ids = Vec::new();
         let mut numbered = Vec::new();
         for mut input in inputs {
-            input.request_id = self.next_id.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            input.request_id = self
+                .next_id
+                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             ids.push(input.request_id);
             numbered.push(input);
         }
-        self.send(LinkRequest { inputs: numbered, ..LinkRequest::default() }).await;
+        self.send(LinkRequest {
+            inputs: numbered,
+            ..LinkRequest::default()
+        })
+        .await;
         ids
     }
 
@@ -233,7 +263,9 @@ impl Gateway {
     }
 
     pub(crate) async fn reply(&self, id: u64) -> v1::reply::Body {
-        wait_until("a reply", LIMIT, async || self.replied(id).is_some()).await.expect("replied");
+        wait_until("a reply", LIMIT, async || self.replied(id).is_some())
+            .await
+            .expect("replied");
         self.replied(id).expect("just seen")
     }
 
@@ -248,6 +280,14 @@ impl Gateway {
         self.heard.lock().expect("sound").commands.clone()
     }
 
+    pub(crate) fn virtual_due(&self) -> Vec<v1::VirtualDue> {
+        self.heard.lock().expect("sound").virtual_due.clone()
+    }
+
+    pub(crate) fn notices(&self) -> Vec<v1::CallbackNotice> {
+        self.heard.lock().expect("sound").notices.clone()
+    }
+
     pub(crate) fn ended(&self) -> Option<tonic::Status> {
         self.heard.lock().expect("sound").ended.clone()
     }
@@ -255,18 +295,29 @@ impl Gateway {
     /// The epoch under which the replica owns the test's pool.
     pub(crate) fn epoch(&self) -> Option<u64> {
         let heard = self.heard.lock().expect("sound");
-        let owned = heard.ownership.as_ref()?.pools.iter().find(|owned| owned.pool == POOL)?;
+        let owned = heard
+            .ownership
+            .as_ref()?
+            .pools
+            .iter()
+            .find(|owned| owned.pool == POOL)?;
         Some(owned.epoch)
     }
 
     pub(crate) async fn owned(&self) -> u64 {
-        wait_until("the pool is owned", LIMIT, async || self.epoch().is_some()).await.expect("owned");
+        wait_until("the pool is owned", LIMIT, async || self.epoch().is_some())
+            .await
+            .expect("owned");
         self.epoch().expect("just seen")
     }
 }
 
 pub(crate) fn input(contact: u128, body: Body) -> v1::Input {
-    let contact_id = if contact == 0 { Bytes::new() } else { Bytes::copy_from_slice(&contact.to_be_bytes()) };
+    let contact_id = if contact == 0 {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(&contact.to_be_bytes())
+    };
     v1::Input {
         request_id: 0,
         pool: POOL.to_owned(),
@@ -325,7 +376,10 @@ pub(crate) fn agent_ready(agent: &str) -> v1::Input {
             agent_id: agent.to_owned(),
             device: "2001".to_owned(),
             state: 3,
-            skills: vec![v1::AgentSkill { skill: "operator".to_owned(), proficiency: 5 }],
+            skills: vec![v1::AgentSkill {
+                skill: "operator".to_owned(),
+                proficiency: 5,
+            }],
             languages: vec!["en".to_owned()],
             capacity: 1,
             reason: String::new(),

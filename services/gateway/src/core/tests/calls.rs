@@ -1,8 +1,8 @@
 //! Route requests to their one answer.
 
 use proto::cti::v1::{
-    ReRoute, RouteEnd, RouteEndError, mesh_dialogue_message as mesh, offer, route_select::Treatment,
-    switch_dialogue_message::Body,
+    ReRoute, RouteEnd, RouteEndError, mesh_dialogue_message as mesh, offer,
+    route_select::Treatment, switch_dialogue_message::Body,
 };
 use proto::intent::v1::{Candidate, Decision, LinkResponse, Verdict};
 use proto::routing::v1::{NotOwner, input, reply};
@@ -31,22 +31,44 @@ fn a_request_is_classified_routed_and_answered_with_an_agent() {
     rig.give(Input::IntentUp { link: 200 });
     rig.ask(1, "x1");
     let query = rig.queries[&200][0].clone();
-    assert_eq!((query.utterance.as_str(), query.line.as_str()), ("where is my refund", "individual"));
-    assert!(!rig.inputs.get(&100).is_some_and(|inputs| inputs.iter().any(|i| matches!(i.body, Some(input::Body::Route(_))))));
+    assert_eq!(
+        (query.utterance.as_str(), query.line.as_str()),
+        ("where is my refund", "individual")
+    );
+    assert!(!rig.inputs.get(&100).is_some_and(|inputs| {
+        inputs
+            .iter()
+            .any(|i| matches!(i.body, Some(input::Body::Route(_))))
+    }));
     let verdict = Verdict {
         query_id: query.query_id,
         topic_id: "REF_STATUS".to_owned(),
         confidence: 0.9,
         decision: Decision::Topic.into(),
         top: vec![
-            Candidate { topic_id: "REF_STATUS".to_owned(), probability: 0.9 },
-            Candidate { topic_id: "REF_DELAY".to_owned(), probability: 0.05 },
+            Candidate {
+                topic_id: "REF_STATUS".to_owned(),
+                probability: 0.9,
+            },
+            Candidate {
+                topic_id: "REF_DELAY".to_owned(),
+                probability: 0.05,
+            },
         ],
         ..Verdict::default()
     };
-    rig.give(Input::Intent { link: 200, frame: LinkResponse { verdicts: vec![verdict], ..LinkResponse::default() } });
+    rig.give(Input::Intent {
+        link: 200,
+        frame: LinkResponse {
+            verdicts: vec![verdict],
+            ..LinkResponse::default()
+        },
+    });
     let (request, route) = rig.last_route(100);
-    assert_eq!((route.topic.as_str(), route.person_asked), ("REF_STATUS", false));
+    assert_eq!(
+        (route.topic.as_str(), route.person_asked),
+        ("REF_STATUS", false)
+    );
     assert_eq!(route.other_topics, ["REF_DELAY"]);
     assert_eq!(route.language, "es");
     assert_eq!(route.caller.len(), 16);
@@ -58,7 +80,14 @@ fn a_request_is_classified_routed_and_answered_with_an_agent() {
     assert_eq!(answer.route_selected.as_ref().expect("device").id, "dev-a1");
     assert!(matches!(&answer.treatment, Some(Treatment::Agent(agent)) if agent.agent_id == "a1"));
     let correlator = read_correlator(&answer.correlator_data);
-    assert_eq!((correlator.pool.as_str(), correlator.contact_id.len(), correlator.blocked), (POOL, 16, 0));
+    assert_eq!(
+        (
+            correlator.pool.as_str(),
+            correlator.contact_id.len(),
+            correlator.blocked
+        ),
+        (POOL, 16, 0)
+    );
     assert_eq!(rig.credits(1), 1);
     assert_eq!(rig.core.in_flight, 0);
     assert!(!rig.leaks.contains(&NUMBER[2..]));
@@ -69,7 +98,10 @@ fn without_intent_a_caller_gets_a_person() {
     let mut rig = Rig::ready(|_| ());
     rig.ask(1, "x1");
     let (_, route) = rig.last_route(100);
-    assert_eq!((route.topic.as_str(), route.person_asked), (domain::policy::OPERATOR_TOPIC, true));
+    assert_eq!(
+        (route.topic.as_str(), route.person_asked),
+        (domain::policy::OPERATOR_TOPIC, true)
+    );
 }
 
 #[test]
@@ -92,10 +124,23 @@ fn a_place_in_line_comes_with_its_offers_numbered() {
     let (request, _) = rig.last_route(100);
     rig.reply(100, request, queue_answer(2));
     let heard = rig.heard(1);
-    let Some(Treatment::Queue(queue)) = &select(&heard[0]).treatment else { panic!("not a queue") };
-    assert_eq!(queue.offers.iter().map(|offer| offer.offer_id).collect::<Vec<_>>(), [1, 2, 3]);
-    assert!(matches!(queue.offers[0].kind, Some(offer::Kind::VirtualHold(hold)) if hold.expected_callback_ms == 60_000));
-    assert!(matches!(queue.offers[2].kind, Some(offer::Kind::Window(window)) if window.from_ms == 2_000));
+    let Some(Treatment::Queue(queue)) = &select(&heard[0]).treatment else {
+        panic!("not a queue")
+    };
+    assert_eq!(
+        queue
+            .offers
+            .iter()
+            .map(|offer| offer.offer_id)
+            .collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
+    assert!(
+        matches!(queue.offers[0].kind, Some(offer::Kind::VirtualHold(hold)) if hold.expected_callback_ms == 60_000)
+    );
+    assert!(
+        matches!(queue.offers[2].kind, Some(offer::Kind::Window(window)) if window.from_ms == 2_000)
+    );
 }
 
 #[test]
@@ -103,7 +148,10 @@ fn a_repeated_request_gets_the_same_answer_and_reserves_once() {
     let mut rig = Rig::ready(|_| ());
     rig.ask(1, "x1");
     rig.ask(1, "x1");
-    let routes = rig.take_inputs(100).into_iter().filter(|input| matches!(input.body, Some(input::Body::Route(_))));
+    let routes = rig
+        .take_inputs(100)
+        .into_iter()
+        .filter(|input| matches!(input.body, Some(input::Body::Route(_))));
     let asked: Vec<u64> = routes.map(|input| input.request_id).collect();
     assert_eq!(asked.len(), 1);
     rig.reply(100, asked[0], agent_answer("a1"));
@@ -126,7 +174,9 @@ fn a_reference_reused_for_another_call_is_refused_and_the_first_call_goes_on() {
     other.call.as_mut().expect("call").call_id = "another".to_owned();
     rig.say(1, vec![Body::Request(other)]);
     let heard = rig.heard(1);
-    assert!(matches!(&heard[0], mesh::Body::Refusal(refusal) if refusal.field == "request.cross_ref_id" && refusal.about == "x1"));
+    assert!(
+        matches!(&heard[0], mesh::Body::Refusal(refusal) if refusal.field == "request.cross_ref_id" && refusal.about == "x1")
+    );
     assert_eq!(ended(&heard[1]), RouteEndError::InvalidRequest);
     rig.reply(100, request, agent_answer("a1"));
     select(&rig.heard(1)[2]);
@@ -142,19 +192,43 @@ fn a_bad_field_costs_its_own_dialogue_only() {
     let mut empty = Rig::request("empty");
     empty.utterance.clear();
     empty.calling_device = None;
-    rig.say(1, vec![Body::Request(bad), Body::Request(unknown), Body::Request(empty)]);
+    rig.say(
+        1,
+        vec![
+            Body::Request(bad),
+            Body::Request(unknown),
+            Body::Request(empty),
+        ],
+    );
     let heard = rig.heard(1);
     let refusal = |index: usize| match &heard[index] {
-        mesh::Body::Refusal(refusal) => (refusal.about.clone(), refusal.field.clone(), refusal.value.clone()),
+        mesh::Body::Refusal(refusal) => (
+            refusal.about.clone(),
+            refusal.field.clone(),
+            refusal.value.clone(),
+        ),
         other => panic!("{other:?}"),
     };
-    assert_eq!(refusal(0), ("bad".to_owned(), "request.utterance".to_owned(), "65536 bytes".to_owned()));
+    assert_eq!(
+        refusal(0),
+        (
+            "bad".to_owned(),
+            "request.utterance".to_owned(),
+            "65536 bytes".to_owned()
+        )
+    );
     assert_eq!(ended(&heard[1]), RouteEndError::InvalidRequest);
     let (about, field, value) = refusal(2);
-    assert_eq!((about.as_str(), field.as_str()), ("unknown", "request.current_route.id"));
+    assert_eq!(
+        (about.as_str(), field.as_str()),
+        ("unknown", "request.current_route.id")
+    );
     assert!(!value.contains("5550000"), "{value}");
     let (request, route) = rig.last_route(100);
-    assert_eq!((route.cross_ref_id.as_str(), route.caller.len()), ("empty", 0));
+    assert_eq!(
+        (route.cross_ref_id.as_str(), route.caller.len()),
+        ("empty", 0)
+    );
     rig.reply(100, request, agent_answer("a1"));
     assert_eq!(rig.heard(1).len(), 5);
     assert_eq!(rig.credits(1), 3);
@@ -174,7 +248,10 @@ fn a_silent_routing_costs_the_call_its_default_route_in_time_and_a_late_agent_is
     rig.take_inputs(100);
     rig.reply(100, request, agent_answer("a1"));
     let failed = rig.take_inputs(100);
-    assert!(matches!(failed[0].body, Some(input::Body::RouteFailed(_))), "{failed:?}");
+    assert!(
+        matches!(failed[0].body, Some(input::Body::RouteFailed(_))),
+        "{failed:?}"
+    );
     assert_eq!(rig.heard(1).len(), 1, "one terminal message");
     assert_eq!(rig.metrics.late_assignments.get(), 1);
 }
@@ -186,7 +263,11 @@ fn a_request_as_old_as_its_timeout_is_dropped() {
     old.age_ms = 500;
     rig.say(1, vec![Body::Request(old)]);
     assert_eq!(ended(&rig.heard(1)[0]), RouteEndError::RouteingTimerExpired);
-    assert!(rig.inputs.get(&100).is_none_or(|inputs| inputs.iter().all(|i| !matches!(i.body, Some(input::Body::Route(_))))));
+    assert!(rig.inputs.get(&100).is_none_or(|inputs| {
+        inputs
+            .iter()
+            .all(|i| !matches!(i.body, Some(input::Body::Route(_))))
+    }));
 }
 
 #[test]
@@ -194,7 +275,15 @@ fn not_the_owner_is_asked_elsewhere_and_no_owner_is_waited_for() {
     let mut rig = Rig::ready(|_| ());
     rig.own(101, 1);
     rig.ask(1, "x1");
-    let first = if rig.inputs.get(&101).is_some_and(|inputs| inputs.iter().any(|i| matches!(i.body, Some(input::Body::Route(_))))) { 101 } else { 100 };
+    let first = if rig.inputs.get(&101).is_some_and(|inputs| {
+        inputs
+            .iter()
+            .any(|i| matches!(i.body, Some(input::Body::Route(_))))
+    }) {
+        101
+    } else {
+        100
+    };
     let other = 201 - first;
     let (request, _) = rig.last_route(first);
     rig.reply(first, request, reply::Body::NotOwner(NotOwner {}));
@@ -231,7 +320,10 @@ fn beyond_its_credit_a_request_is_ended_at_once() {
     }
     let heard = rig.heard(1);
     assert_eq!(heard.len(), 1);
-    assert_eq!(ended(&heard[0]), RouteEndError::OutstandingRequestLimitExceeded);
+    assert_eq!(
+        ended(&heard[0]),
+        RouteEndError::OutstandingRequestLimitExceeded
+    );
     let (request, _) = rig.last_route(100);
     rig.reply(100, request, agent_answer("a1"));
     assert_eq!(rig.credits(1), 1);
@@ -247,15 +339,26 @@ fn a_burst_beyond_admission_is_answered_with_a_message_and_leaves_nothing_behind
         config.credit = 65_536;
     });
     for batch in 0..40 {
-        let requests = (0..250).map(|index| Body::Request(Rig::request(&format!("b{batch}-{index}")))).collect();
+        let requests = (0..250)
+            .map(|index| Body::Request(Rig::request(&format!("b{batch}-{index}"))))
+            .collect();
         rig.say(1, requests);
     }
     let heard = rig.heard(1);
-    assert_eq!(heard.len(), 10_000 - 10, "every caller but those admitted hears something at once");
-    let Some(Treatment::Message(message)) = &select(&heard[0]).treatment else { panic!("not a message") };
+    assert_eq!(
+        heard.len(),
+        10_000 - 10,
+        "every caller but those admitted hears something at once"
+    );
+    let Some(Treatment::Message(message)) = &select(&heard[0]).treatment else {
+        panic!("not a message")
+    };
     assert_eq!(message.reason(), proto::cti::v1::MessageReason::Overload);
     let correlator = read_correlator(&select(&heard[0]).correlator_data);
-    assert_eq!(correlator.blocked(), proto::cti::v1::MessageReason::Overload);
+    assert_eq!(
+        correlator.blocked(),
+        proto::cti::v1::MessageReason::Overload
+    );
     assert_eq!(rig.core.dialogues.len(), 10);
     assert_eq!(rig.metrics.limit_hits.get(Limit::NodeRate as usize), 9_990);
     // A repeat of a refused call is refused again, admitted or not.
@@ -287,11 +390,18 @@ fn what_goes_on_is_not_refused_by_admission_and_keeps_its_contact() {
 fn the_switch_ends_a_dialogue_and_what_it_held_is_freed() {
     let mut rig = Rig::ready(|_| ());
     let end = |cross_ref: &str, error: RouteEndError| {
-        Body::End(RouteEnd { cross_ref_id: cross_ref.to_owned(), error: error.into(), correlator_data: Default::default() })
+        Body::End(RouteEnd {
+            cross_ref_id: cross_ref.to_owned(),
+            error: error.into(),
+            correlator_data: Default::default(),
+        })
     };
     let failed = |rig: &mut Rig| {
         let inputs = rig.take_inputs(100);
-        inputs.iter().filter(|input| matches!(input.body, Some(input::Body::RouteFailed(_)))).count()
+        inputs
+            .iter()
+            .filter(|input| matches!(input.body, Some(input::Body::RouteFailed(_))))
+            .count()
     };
     // Answered, used: nothing to free.
     rig.ask(1, "used");
@@ -338,7 +448,12 @@ fn another_destination_is_found_on_the_same_dialogue() {
     rig.ask(1, "x1");
     let (request, _) = rig.last_route(100);
     rig.reply(100, request, agent_answer("a1"));
-    let again = ReRoute { cross_ref_id: "x1".to_owned(), cause: 2, reply_timeout_ms: 500, ..ReRoute::default() };
+    let again = ReRoute {
+        cross_ref_id: "x1".to_owned(),
+        cause: 2,
+        reply_timeout_ms: 500,
+        ..ReRoute::default()
+    };
     rig.say(1, vec![Body::Reroute(again.clone())]);
     let inputs = rig.take_inputs(100);
     let last = inputs.last().expect("asked");
@@ -347,14 +462,20 @@ fn another_destination_is_found_on_the_same_dialogue() {
     rig.say(1, vec![Body::Reroute(again.clone())]);
     rig.reply(100, last.request_id, agent_answer("a2"));
     let heard = rig.heard(1);
-    assert!(matches!(&heard[1], mesh::Body::Refusal(refusal) if refusal.field == "reroute.cross_ref_id"));
+    assert!(
+        matches!(&heard[1], mesh::Body::Refusal(refusal) if refusal.field == "reroute.cross_ref_id")
+    );
     assert_eq!(select(&heard[2]).decision_id, "d-a2");
     // Routing silent: the default route, in time.
     rig.say(1, vec![Body::Reroute(again)]);
     rig.pass(440);
     assert_eq!(ended(&rig.heard(1)[3]), RouteEndError::ResourceUnavailable);
     // Unknown and without a correlator.
-    let unknown = ReRoute { cross_ref_id: "nobody".to_owned(), reply_timeout_ms: 500, ..ReRoute::default() };
+    let unknown = ReRoute {
+        cross_ref_id: "nobody".to_owned(),
+        reply_timeout_ms: 500,
+        ..ReRoute::default()
+    };
     rig.say(1, vec![Body::Reroute(unknown)]);
     assert_eq!(ended(&rig.heard(1)[4]), RouteEndError::InvalidCrossRefId);
 }
@@ -375,8 +496,15 @@ fn an_outage_of_routing_keeps_memory_bounded_and_answers_everyone() {
     }
     assert_eq!(rig.heard(1).len(), 1_000);
     assert_eq!(rig.core.in_flight, 0);
-    assert!(rig.core.dialogues.len() <= 64, "{}", rig.core.dialogues.len());
+    assert!(
+        rig.core.dialogues.len() <= 64,
+        "{}",
+        rig.core.dialogues.len()
+    );
     rig.own(100, 1);
-    let routes = rig.take_inputs(100).into_iter().filter(|input| matches!(input.body, Some(input::Body::Route(_))));
+    let routes = rig
+        .take_inputs(100)
+        .into_iter()
+        .filter(|input| matches!(input.body, Some(input::Body::Route(_))));
     assert_eq!(routes.count(), 0, "what was given up is not asked for");
 }

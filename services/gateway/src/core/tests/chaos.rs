@@ -58,7 +58,13 @@ fn intent_answers(rig: &mut Rig, dice: &mut Dice) {
                 decision: Decision::Topic.into(),
                 ..Verdict::default()
             };
-            rig.give(Input::Intent { link: 200, frame: LinkResponse { verdicts: vec![verdict], ..LinkResponse::default() } });
+            rig.give(Input::Intent {
+                link: 200,
+                frame: LinkResponse {
+                    verdicts: vec![verdict],
+                    ..LinkResponse::default()
+                },
+            });
         }
     }
 }
@@ -81,10 +87,21 @@ fn run(seed: u64) {
             }
             event_seq += 1;
             let contact = u128::from(dice.roll(20));
-            rig.tell(20, vec![Rig::event(event_seq, contact, Body::Delivered(Delivered { agent_id: "a1".to_owned() }))]);
+            rig.tell(
+                20,
+                vec![Rig::event(
+                    event_seq,
+                    contact,
+                    Body::Delivered(Delivered {
+                        agent_id: "a1".to_owned(),
+                    }),
+                )],
+            );
         }
         match dice.roll(60) {
-            0 => rig.give(Input::Closed { link: 100 + dice.roll(3) }),
+            0 => rig.give(Input::Closed {
+                link: 100 + dice.roll(3),
+            }),
             1..4 => {
                 epoch += 1;
                 rig.own(100 + dice.roll(3), epoch);
@@ -112,7 +129,11 @@ fn run(seed: u64) {
         rig.give(Input::Dialogues {
             link: 1,
             received: rig.now.instant,
-            frame: proto::cti::v1::DialoguesRequest { link_seq: rig.link_seq[&1] + 1, hello: None, messages: Vec::new() },
+            frame: proto::cti::v1::DialoguesRequest {
+                link_seq: rig.link_seq[&1] + 1,
+                hello: None,
+                messages: Vec::new(),
+            },
             malformed: Vec::new(),
         });
         *rig.link_seq.get_mut(&1).expect("open") += 1;
@@ -126,13 +147,32 @@ fn run(seed: u64) {
         }
     }
     for (cross_ref, asked) in &asked_at {
-        let ended = ended_at.get(cross_ref).unwrap_or_else(|| panic!("seed {seed}: {cross_ref} was never answered"));
-        assert_eq!(ended.len(), 1, "seed {seed}: {cross_ref} was answered {} times", ended.len());
-        assert!(ended[0] - asked < 500, "seed {seed}: {cross_ref} was answered after {} ms", ended[0] - asked);
+        let ended = ended_at
+            .get(cross_ref)
+            .unwrap_or_else(|| panic!("seed {seed}: {cross_ref} was never answered"));
+        assert_eq!(
+            ended.len(),
+            1,
+            "seed {seed}: {cross_ref} was answered {} times",
+            ended.len()
+        );
+        assert!(
+            ended[0] - asked < 500,
+            "seed {seed}: {cross_ref} was answered after {} ms",
+            ended[0] - asked
+        );
     }
     assert_eq!(rig.core.in_flight, 0, "seed {seed}");
-    assert_eq!(rig.credits(1) as usize, asked_at.len(), "seed {seed}: every credit comes back");
-    assert_eq!(rig.acknowledged(20), event_seq, "seed {seed}: every event is held in the end");
+    assert_eq!(
+        rig.credits(1) as usize,
+        asked_at.len(),
+        "seed {seed}: every credit comes back"
+    );
+    assert_eq!(
+        rig.acknowledged(20),
+        event_seq,
+        "seed {seed}: every event is held in the end"
+    );
     assert_eq!(rig.core.health().unfinished, 0, "seed {seed}");
     assert_eq!(rig.metrics.violations.get(0), 0, "seed {seed}");
 }

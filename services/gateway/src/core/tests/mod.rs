@@ -13,9 +13,9 @@ use bytes::Bytes;
 use domain::TimeMs;
 use domain::policy::Policy;
 use proto::cti::v1::{
-    CallRef, Command, Correlator, Device, DialoguesRequest, DialoguesResponse, EventsResponse, Hello,
-    MeshDialogueMessage, RouteRequest, SwitchDialogueMessage, SwitchEvent, mesh_dialogue_message as mesh,
-    switch_dialogue_message as switch_message, switch_event,
+    CallRef, Command, Correlator, Device, DialoguesRequest, DialoguesResponse, EventsResponse,
+    Hello, MeshDialogueMessage, RouteRequest, SwitchDialogueMessage, SwitchEvent,
+    mesh_dialogue_message as mesh, switch_dialogue_message as switch_message, switch_event,
 };
 use proto::{callback, intent, routing as wire};
 
@@ -52,15 +52,28 @@ impl Rig {
         Self::with_policy(change, |_| ())
     }
 
-    pub(super) fn with_policy(change: impl FnOnce(&mut Config), policy: impl FnOnce(&mut Policy)) -> Self {
+    pub(super) fn with_policy(
+        change: impl FnOnce(&mut Config),
+        policy: impl FnOnce(&mut Policy),
+    ) -> Self {
         let mut config = Config::for_test();
         change(&mut config);
         let mut example = Policy::worked_example();
         policy(&mut example);
         let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let now = Moment { wall: TimeMs(1_700_000_000_000), instant: Instant::now() };
+        let now = Moment {
+            wall: TimeMs(1_700_000_000_000),
+            instant: Instant::now(),
+        };
         let keys = Keys::from_config(&config).expect("keys");
-        let core = Core::new(config, "gateway-test".to_owned(), Arc::new(example), keys, metrics.clone(), now.wall);
+        let core = Core::new(
+            config,
+            "gateway-test".to_owned(),
+            Arc::new(example),
+            keys,
+            metrics.clone(),
+            now.wall,
+        );
         Self {
             core,
             now,
@@ -106,13 +119,24 @@ impl Rig {
         self.core.flush(self.now.instant, &mut out);
         for frame in out {
             match frame {
-                Outgoing::Dialogues(link, frame) => self.dialogues.entry(link).or_default().push(frame),
+                Outgoing::Dialogues(link, frame) => {
+                    self.dialogues.entry(link).or_default().push(frame)
+                }
                 Outgoing::Events(link, frame) => self.events.entry(link).or_default().push(frame),
-                Outgoing::EventsMayRead(link, count) => *self.may_read.entry(link).or_default() += count,
-                Outgoing::Commands(link, frame) => self.commands.entry(link).or_default().extend(frame.commands),
+                Outgoing::EventsMayRead(link, count) => {
+                    *self.may_read.entry(link).or_default() += count
+                }
+                Outgoing::Commands(link, frame) => self
+                    .commands
+                    .entry(link)
+                    .or_default()
+                    .extend(frame.commands),
                 Outgoing::Routing(link, frame) => {
                     self.leaks.push_str(&format!("{frame:?}"));
-                    self.inputs.entry(link).or_default().extend(frame.inputs.clone());
+                    self.inputs
+                        .entry(link)
+                        .or_default()
+                        .extend(frame.inputs.clone());
                     self.routing_frames.entry(link).or_default().push(frame);
                 }
                 Outgoing::Intent(link, frame) => {
@@ -149,17 +173,31 @@ impl Rig {
         self.open_at(link, session, last, link_seq)
     }
 
-    pub(super) fn open_at(&mut self, link: LinkId, session: &str, last: u64, link_seq: u64) -> String {
+    pub(super) fn open_at(
+        &mut self,
+        link: LinkId,
+        session: &str,
+        last: u64,
+        link_seq: u64,
+    ) -> String {
         self.link_seq.insert(link, link_seq);
         self.give(Input::DialoguesOpened {
             link,
             received: self.now.instant,
             hello: Self::hello(session, last),
-            frame: DialoguesRequest { link_seq, hello: None, messages: Vec::new() },
+            frame: DialoguesRequest {
+                link_seq,
+                hello: None,
+                messages: Vec::new(),
+            },
             malformed: Vec::new(),
         });
         let frames = &self.dialogues[&link];
-        let welcome = frames.iter().rev().find_map(|frame| frame.welcome.clone()).expect("welcomed");
+        let welcome = frames
+            .iter()
+            .rev()
+            .find_map(|frame| frame.welcome.clone())
+            .expect("welcomed");
         welcome.session_id
     }
 
@@ -170,18 +208,42 @@ impl Rig {
         self.say_at(link, link_seq, bodies);
     }
 
-    pub(super) fn say_at(&mut self, link: LinkId, link_seq: u64, bodies: Vec<switch_message::Body>) {
-        let messages = bodies.into_iter().map(|body| SwitchDialogueMessage { body: Some(body) }).collect();
-        let frame = DialoguesRequest { link_seq, hello: None, messages };
-        self.give(Input::Dialogues { link, received: self.now.instant, frame, malformed: Vec::new() });
+    pub(super) fn say_at(
+        &mut self,
+        link: LinkId,
+        link_seq: u64,
+        bodies: Vec<switch_message::Body>,
+    ) {
+        let messages = bodies
+            .into_iter()
+            .map(|body| SwitchDialogueMessage { body: Some(body) })
+            .collect();
+        let frame = DialoguesRequest {
+            link_seq,
+            hello: None,
+            messages,
+        };
+        self.give(Input::Dialogues {
+            link,
+            received: self.now.instant,
+            frame,
+            malformed: Vec::new(),
+        });
     }
 
     pub(super) fn request(cross_ref: &str) -> RouteRequest {
         RouteRequest {
             cross_ref_id: cross_ref.to_owned(),
-            call: Some(CallRef { call_id: format!("call-{cross_ref}"), ..CallRef::default() }),
-            current_route: Some(Device { id: LINE.to_owned() }),
-            calling_device: Some(Device { id: NUMBER.to_owned() }),
+            call: Some(CallRef {
+                call_id: format!("call-{cross_ref}"),
+                ..CallRef::default()
+            }),
+            current_route: Some(Device {
+                id: LINE.to_owned(),
+            }),
+            calling_device: Some(Device {
+                id: NUMBER.to_owned(),
+            }),
             reply_timeout_ms: 500,
             language: "es-MX".to_owned(),
             utterance: "where is my refund".to_owned(),
@@ -190,7 +252,10 @@ impl Rig {
     }
 
     pub(super) fn ask(&mut self, link: LinkId, cross_ref: &str) {
-        self.say(link, vec![switch_message::Body::Request(Self::request(cross_ref))]);
+        self.say(
+            link,
+            vec![switch_message::Body::Request(Self::request(cross_ref))],
+        );
     }
 
     /// A routing replica on `link` that owns every pool at `epoch`.
@@ -199,21 +264,43 @@ impl Rig {
             self.give(Input::RoutingUp { link });
         }
         let pools = self.core.policy.pools.keys().cloned();
-        let pools = pools.map(|pool| wire::v1::OwnedPool { pool, epoch }).collect();
-        let ownership = wire::v1::Ownership { replica_id: format!("r{link}"), pools, draining: false };
+        let pools = pools
+            .map(|pool| wire::v1::OwnedPool { pool, epoch })
+            .collect();
+        let ownership = wire::v1::Ownership {
+            replica_id: format!("r{link}"),
+            pools,
+            draining: false,
+        };
         self.give(Input::Routing {
             link,
-            frame: wire::v1::LinkResponse { ownership: Some(ownership), ..Default::default() },
+            frame: wire::v1::LinkResponse {
+                ownership: Some(ownership),
+                ..Default::default()
+            },
         });
     }
 
     pub(super) fn reply(&mut self, link: LinkId, request_id: u64, body: wire::v1::reply::Body) {
-        let replies = vec![wire::v1::Reply { request_id, body: Some(body) }];
-        self.give(Input::Routing { link, frame: wire::v1::LinkResponse { replies, ..Default::default() } });
+        let replies = vec![wire::v1::Reply {
+            request_id,
+            body: Some(body),
+        }];
+        self.give(Input::Routing {
+            link,
+            frame: wire::v1::LinkResponse {
+                replies,
+                ..Default::default()
+            },
+        });
     }
 
     pub(super) fn acknowledge(&mut self, link: LinkId, request_id: u64) {
-        self.reply(link, request_id, wire::v1::reply::Body::Acknowledged(wire::v1::Acknowledged {}));
+        self.reply(
+            link,
+            request_id,
+            wire::v1::reply::Body::Acknowledged(wire::v1::Acknowledged {}),
+        );
     }
 
     /// Takes the inputs sent on a link and not yet taken.
@@ -228,7 +315,9 @@ impl Rig {
             .iter()
             .rev()
             .find_map(|input| match &input.body {
-                Some(wire::v1::input::Body::Route(route)) => Some((input.request_id, route.clone())),
+                Some(wire::v1::input::Body::Route(route)) => {
+                    Some((input.request_id, route.clone()))
+                }
                 _ => None,
             })
             .expect("a route was asked for")
@@ -237,32 +326,54 @@ impl Rig {
     /// Everything said to the switch on a link, without heartbeats.
     pub(super) fn heard(&self, link: LinkId) -> Vec<mesh::Body> {
         let frames = self.dialogues.get(&link).into_iter().flatten();
-        let bodies = frames.flat_map(|frame| frame.messages.iter()).filter_map(|MeshDialogueMessage { body }| body.clone());
-        bodies.filter(|body| !matches!(body, mesh::Body::Status(_))).collect()
+        let bodies = frames
+            .flat_map(|frame| frame.messages.iter())
+            .filter_map(|MeshDialogueMessage { body }| body.clone());
+        bodies
+            .filter(|body| !matches!(body, mesh::Body::Status(_)))
+            .collect()
     }
 
     pub(super) fn credits(&self, link: LinkId) -> u32 {
-        self.dialogues.get(&link).into_iter().flatten().map(|frame| frame.credit).sum()
+        self.dialogues
+            .get(&link)
+            .into_iter()
+            .flatten()
+            .map(|frame| frame.credit)
+            .sum()
     }
 
     /// Opens events on a link.
     pub(super) fn open_events(&mut self, link: LinkId) {
-        self.give(Input::EventsOpened { link, hello: Self::hello("", 0) });
+        self.give(Input::EventsOpened {
+            link,
+            hello: Self::hello("", 0),
+        });
     }
 
     pub(super) fn tell(&mut self, link: LinkId, events: Vec<SwitchEvent>) {
-        self.give(Input::Events { link, events, malformed: Vec::new() });
+        self.give(Input::Events {
+            link,
+            events,
+            malformed: Vec::new(),
+        });
     }
 
     pub(super) fn acknowledged(&self, link: LinkId) -> u64 {
-        self.events.get(&link).and_then(|frames| frames.last()).map_or(0, |frame| frame.acknowledged_event_seq)
+        self.events
+            .get(&link)
+            .and_then(|frames| frames.last())
+            .map_or(0, |frame| frame.acknowledged_event_seq)
     }
 
     /// An event of a routed call.
     pub(super) fn event(seq: u64, contact: u128, body: switch_event::Body) -> SwitchEvent {
         SwitchEvent {
             event_seq: seq,
-            call: Some(CallRef { call_id: format!("c{contact}"), ..CallRef::default() }),
+            call: Some(CallRef {
+                call_id: format!("c{contact}"),
+                ..CallRef::default()
+            }),
             correlator_data: correlator(contact),
             body: Some(body),
             ..SwitchEvent::default()
@@ -282,13 +393,22 @@ pub(super) fn agent_answer(agent: &str) -> wire::v1::reply::Body {
     let body = wire::v1::answer::Body::Agent(wire::v1::AgentAnswer {
         agent_id: agent.to_owned(),
         device: format!("dev-{agent}"),
-        context: Some(wire::v1::Context { topic: "REF_STATUS".to_owned(), ..Default::default() }),
+        context: Some(wire::v1::Context {
+            topic: "REF_STATUS".to_owned(),
+            ..Default::default()
+        }),
     });
-    wire::v1::reply::Body::Answer(wire::v1::Answer { decision_id: format!("d-{agent}"), body: Some(body) })
+    wire::v1::reply::Body::Answer(wire::v1::Answer {
+        decision_id: format!("d-{agent}"),
+        body: Some(body),
+    })
 }
 
 pub(super) fn queue_answer(windows: usize) -> wire::v1::reply::Body {
-    let window = |index: usize| wire::v1::Window { from_ms: 1_000 * (index as u64 + 1), until_ms: 1_000 * (index as u64 + 2) };
+    let window = |index: usize| wire::v1::Window {
+        from_ms: 1_000 * (index as u64 + 1),
+        until_ms: 1_000 * (index as u64 + 2),
+    };
     let body = wire::v1::answer::Body::Queue(wire::v1::QueueAnswer {
         queue: "refund".to_owned(),
         device: "q-refund".to_owned(),
@@ -299,5 +419,8 @@ pub(super) fn queue_answer(windows: usize) -> wire::v1::reply::Body {
         offer_virtual_hold: true,
         windows: (0..windows).map(window).collect(),
     });
-    wire::v1::reply::Body::Answer(wire::v1::Answer { decision_id: "d-q".to_owned(), body: Some(body) })
+    wire::v1::reply::Body::Answer(wire::v1::Answer {
+        decision_id: "d-q".to_owned(),
+        body: Some(body),
+    })
 }

@@ -1,7 +1,7 @@
 //! How many events a second the relay and the consumer move, each alone, on a private
 //! Redis. Kafka: `TRUNKLINE_KAFKA_BROKERS`, or librdkafka's in-process broker.
 //!
-//! `cargo run --release -p outcomes --example throughput [contacts]`
+//! `cargo run --release -p outcomes --example outcomes_throughput [contacts]`
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -13,7 +13,9 @@ use support::{Stage, contacts::contacts, now};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let count = std::env::args().nth(1).map_or(Ok(30_000), |text| text.parse())?;
+    let count = std::env::args()
+        .nth(1)
+        .map_or(Ok(30_000), |text| text.parse())?;
     let cluster = MockCluster::new(1)?;
     let brokers =
         std::env::var("TRUNKLINE_KAFKA_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
@@ -49,7 +51,11 @@ async fn main() -> anyhow::Result<()> {
     while consumer.progress().await.0 < events.len() as u64 {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    report("consumer", events.len() as u64, (start.elapsed() - begun).as_secs_f64());
+    report(
+        "consumer",
+        events.len() as u64,
+        (start.elapsed() - begun).as_secs_f64(),
+    );
     let batches = consumer.metric("outcomes_consumer_batches_total").await;
     println!("consumer: {batches} batches");
     consumer.stop().await;
