@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::report::Report;
+use crate::report::{Report, write_evidence};
 use crate::run::dev::Dev;
 use crate::run::play::{self, Judged};
 use crate::run::roles::Roles;
@@ -48,14 +48,14 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Check a record again against a Kafka that still has the topic
+    /// Check a record again
     Check {
         /// record.jsonl of a run
         #[arg(long)]
         record: PathBuf,
-        /// Bootstrap addresses
+        /// Bootstrap addresses of the Kafka that still has the topic; absent: the copy beside the record
         #[arg(long)]
-        kafka: String,
+        kafka: Option<String>,
     },
     /// Write report.html again from a report.json
     Report {
@@ -118,7 +118,7 @@ impl Cli {
                 bench::run(&common.binary()?, seconds, &logs).await?;
                 Ok(true)
             }
-            Command::Check { record, kafka } => check(&record, &kafka).await,
+            Command::Check { record, kafka } => check(&record, kafka.as_deref()).await,
             Command::Report { file } => {
                 let report = Report::read(&file)?;
                 let page = report.write(file.parent().unwrap_or(Path::new(".")))?;
@@ -178,7 +178,7 @@ async fn load(name: &str, common: &Common) -> anyhow::Result<bool> {
     conclude(&judged, &loaded.policy, &folder)
 }
 
-async fn check(record: &Path, kafka: &str) -> anyhow::Result<bool> {
+async fn check(record: &Path, kafka: Option<&str>) -> anyhow::Result<bool> {
     let lines = crate::record::read(record)?;
     let name = lines.iter().find_map(|line| match &line.entry {
         crate::record::Entry::Run(run) => Some(run.scenario.clone()),
@@ -194,6 +194,9 @@ fn conclude(judged: &Judged, policy: &domain::policy::Policy, folder: &Path) -> 
     let report = Report::of(judged, policy)?;
     let page = report.write(folder)?;
     say(&format!("{}\nreport: {}", report.summary(), page.display()));
+    if let Some(evidence) = write_evidence(judged, folder)? {
+        say(&format!("what is known of the contacts concerned: {}", evidence.display()));
+    }
     Ok(report.kept)
 }
 

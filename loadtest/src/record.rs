@@ -38,8 +38,9 @@ pub(crate) enum Entry {
     Call { call: CallNumber, caller: u32, leg: Leg, intended: Us, contact: String, topic: String, language: String },
     /// The mesh is asked; again after a lost link, with the same dialogue and round.
     Request { call: CallNumber, dialogue: u32, round: u32, node: u32 },
-    /// The mesh answered in time. `us`: since the intended start.
-    Answer { call: CallNumber, dialogue: u32, round: u32, node: u32, kind: AnswerKind, contact: String, us: u64, agent: String, queue: String, expected_wait_ms: u64, low_ms: u64, high_ms: u64, offers: u32 },
+    /// The mesh answered in time. `us`: since the intended start; `error`: of an end, as in
+    /// cti.v1.RouteEndError.
+    Answer { call: CallNumber, dialogue: u32, round: u32, node: u32, kind: AnswerKind, error: i32, contact: String, us: u64, agent: String, queue: String, expected_wait_ms: u64, low_ms: u64, high_ms: u64, offers: u32 },
     /// An answer to a dialogue that was over.
     Late { call: CallNumber, dialogue: u32, kind: AnswerKind },
     /// The same answer from a second node that had been asked.

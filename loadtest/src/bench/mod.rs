@@ -14,6 +14,7 @@ mod echo;
 
 pub(crate) use echo::Echo;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -141,6 +142,7 @@ async fn through(gateway: &str, span: Duration, logs: &Path) -> anyhow::Result<R
         reply_timeout: 5_000 * MILLISECOND,
         ring_max: 5_000 * MILLISECOND,
         announcement: 0,
+        callback_lines: HashMap::new(),
     };
     let nodes = [gateway.to_owned()];
     let (links, inbound) = Links::open(&nodes)?;

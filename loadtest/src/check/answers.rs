@@ -12,6 +12,7 @@
 //! asked for, those after a lost link, late answers.
 
 use domain::invariant::Invariant;
+use proto::cti::v1::{CommandError, RouteEndError};
 
 use super::{Evidence, Verdict};
 use crate::record::DefaultWhy;
@@ -63,6 +64,14 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     verdict.note(format!("{} answers of the mesh in time, {} of them \"default route\"", counts.answers, counts.default_mesh));
     verdict.note(format!("{} default routes without a link or credit, {after_lost_link} after a link was lost, {harness_late} with the harness late itself", counts.default_no_link));
     verdict.note(format!("{} questions asked again at another node, {} second answers (all the same unless listed), {} late answers", counts.asked_again, facts.second_answers.len(), counts.late));
+    if !facts.ends.is_empty() {
+        let ends: Vec<String> = facts.ends.iter().map(|(error, count)| format!("{} {count}", RouteEndError::try_from(*error).map_or("?", |error| error.as_str_name()))).collect();
+        verdict.note(format!("why the mesh had no answer: {}", ends.join(", ")));
+    }
+    if !facts.failed_commands.is_empty() {
+        let failed: Vec<String> = facts.failed_commands.iter().map(|((kind, error), count)| format!("{kind}: {} {count}", CommandError::try_from(*error).map_or("?", |error| error.as_str_name()))).collect();
+        verdict.note(format!("commands that the switch could not carry out: {}", failed.join(", ")));
+    }
     if !facts.refusals.is_empty() {
         verdict.note(format!("refusals by the mesh: {:?}", facts.refusals));
     }

@@ -7,7 +7,7 @@
 //! connected did reach a person, by the switch's record. And no two dials of one contact
 //! overlap, each with the leg it led to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use domain::invariant::Invariant;
 use proto::cti::v1::DialOutcome;
@@ -15,21 +15,34 @@ use proto::event::v1::contact_event::Body;
 use proto::routing::v1::CallbackEnd;
 
 use super::facts::{Booking, Dial, Facts};
+use super::log::Log;
 use super::{Evidence, Verdict};
 use crate::time::{MILLISECOND, Us};
 
 /// States of a booking that is over, as `GetBooking` words them.
 const OVER: [&str; 3] = ["connected", "exhausted", "cancelled"];
 
-/// Contacts that hold a booking: those whose caller was told of it, a repeat of an earlier
-/// one left out.
-pub(crate) fn holders(facts: &Facts) -> Vec<&Booking> {
-    let mut codes: HashMap<(u32, &str), &str> = HashMap::new();
-    let mut holders: Vec<&Booking> = Vec::new();
+/// Contacts that hold a booking of which a caller was told, with what the caller was told.
+///
+/// A caller who has one already (for the same need) is told of that one: the holder is then
+/// an earlier contact of the same caller, also if the first telling did not reach them
+/// because they had hung up.
+pub(crate) fn holders<'a>(facts: &'a Facts, log: &'a Log) -> Vec<(&'a str, &'a Booking)> {
+    let mut by_caller: HashMap<u32, Vec<&str>> = HashMap::new();
+    for call in facts.calls.values().filter(|call| !call.contact.is_empty()) {
+        by_caller.entry(call.caller).or_default().push(&call.contact);
+    }
+    let mut seen: HashSet<&str> = HashSet::new();
+    let mut holders = Vec::new();
     for booking in &facts.bookings {
-        let holder = codes.entry((booking.caller, &booking.code)).or_insert(&booking.contact);
-        if *holder == booking.contact && !holders.iter().rev().take(64).any(|known| known.contact == booking.contact) {
-            holders.push(booking);
+        let told_ms = booking.at / MILLISECOND;
+        let open_then = |id: &&&str| log.contacts.get(**id).is_some_and(|contact| contact.booked_at(told_ms));
+        let holder = match log.contacts.get(&booking.contact) {
+            Some(contact) if contact.booked_at(u64::MAX) || contact.callback_to_come() => booking.contact.as_str(),
+            _ => by_caller.get(&booking.caller).and_then(|ids| ids.iter().find(open_then)).copied().unwrap_or(&booking.contact),
+        };
+        if seen.insert(holder) {
+            holders.push((holder, booking));
         }
     }
     holders
@@ -40,9 +53,8 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let mut verdict = Verdict::new(Invariant::CallbackKept, "callbacks promised to callers, and dials");
     let mut ended: BTreeMap<&str, u64> = BTreeMap::new();
     let mut alive = 0;
-    for booking in holders(facts) {
+    for (id, booking) in holders(facts, evidence.log) {
         verdict.checked += 1;
-        let id = &booking.contact;
         let Some(contact) = evidence.log.contacts.get(id) else {
             verdict.violation(id, format!("a callback, code {} told at {}", booking.code, booking.at / MILLISECOND), "the log does not know the contact");
             continue;

@@ -3,7 +3,8 @@
 //! From the log: walking a contact's events, an agent is assigned only when no other one
 //! has it (in a transfer the first one keeps it until the next answers); and over all
 //! contacts, an agent's spans from `Assigned` to the release never overlap (agents of the
-//! scenarios take one contact at once). From the switch's record: the mesh never sent a
+//! scenarios take one contact at once). A reservation also ends when, by the switch's
+//! record, it refused to move the call there or the leg was over. From the switch's record: the mesh never sent a
 //! call to a phone that held another, unless that other one left the phone within the
 //! tolerance (commands of two gateways may cross), and no call was at two phones but in a
 //! transfer, where the switch itself keeps the first one on the line.
@@ -29,7 +30,12 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let tolerance_ms = evidence.expect.clock_tolerance_ms;
     let mut spans: HashMap<String, Vec<Span>> = HashMap::new();
     for (id, contact) in evidence.log.in_order() {
-        walk(id, contact, &mut verdict, &mut spans);
+        // No event says that a reservation is over when the caller hangs up or the switch
+        // refuses to move the call; the switch's record does.
+        let mut refused = evidence.facts.moves_ended_ms(id);
+        refused.extend(evidence.facts.legs_ended_ms(id));
+        refused.sort_unstable();
+        walk(id, contact, &refused, &mut verdict, &mut spans);
     }
     let mut agents: Vec<_> = spans.into_iter().collect();
     agents.sort_by(|a, b| a.0.cmp(&b.0));
@@ -64,14 +70,16 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
 }
 
 /// Walks one contact: who has it when.
-fn walk(id: &str, contact: &Contact, verdict: &mut Verdict, spans: &mut HashMap<String, Vec<Span>>) {
+fn walk(id: &str, contact: &Contact, refused_ms: &[u64], verdict: &mut Verdict, spans: &mut HashMap<String, Vec<Span>>) {
     // Who has it: agent, since when, talked already.
     let mut with: Vec<(String, u64, bool)> = Vec::new();
     let mut transferring = false;
     let mut release = |with: &mut Vec<(String, u64, bool)>, agent: &str, at_ms: u64| {
         if let Some(index) = with.iter().position(|held| held.0 == agent) {
-            let (agent, from_ms, _) = with.remove(index);
-            spans.entry(agent).or_default().push(Span { contact: id.to_owned(), from_ms, until_ms: at_ms });
+            let (agent, from_ms, talked) = with.remove(index);
+            let refused = refused_ms.iter().find(|refused| **refused >= from_ms && !talked);
+            let until_ms = refused.map_or(at_ms, |refused| at_ms.min(*refused));
+            spans.entry(agent).or_default().push(Span { contact: id.to_owned(), from_ms, until_ms });
         }
     };
     for event in &contact.events {
@@ -80,6 +88,12 @@ fn walk(id: &str, contact: &Contact, verdict: &mut Verdict, spans: &mut HashMap<
             Body::Assigned(assigned) => {
                 verdict.checked += 1;
                 let agent = &assigned.agent_id;
+                // A reservation that the switch refused is over, though no event says so.
+                let refused = |held: &(String, u64, bool)| !held.2 && refused_ms.iter().any(|refused| (held.1..=at_ms).contains(refused));
+                let over: Vec<String> = with.iter().filter(|held| refused(held)).map(|held| held.0.clone()).collect();
+                for agent in over {
+                    release(&mut with, &agent, at_ms);
+                }
                 let others: Vec<&str> = with.iter().filter(|held| held.0 != *agent && !(transferring && held.2)).map(|held| held.0.as_str()).collect();
                 if !others.is_empty() {
                     verdict.violation(id, format!("{agent} alone from sequence {} on", event.sequence), format!("also with {}", others.join(", ")));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::record::{AnswerKind, CallNumber, DefaultWhy, Entry, Leg, Line, Release, RunInfo};
-use crate::time::Us;
+use crate::time::{MILLISECOND, Us};
 
 /// The record in order.
 #[derive(Debug, Default)]
@@ -30,10 +30,14 @@ pub(crate) struct Facts {
     pub(crate) pending: HashMap<String, (bool, String)>,
     /// Second answers that differ from the first.
     pub(crate) second_answers: Vec<(CallNumber, u32, bool)>,
+    /// Ends by the mesh: cti.v1.RouteEndError, how often.
+    pub(crate) ends: BTreeMap<i32, u64>,
     /// Refusals: (field, limit), how often.
     pub(crate) refusals: BTreeMap<(String, String), u64>,
     /// Commands that failed: (kind, error), how often.
     pub(crate) failed_commands: BTreeMap<(String, i32), u64>,
+    /// Commands about a call that the switch refused, by contact: when.
+    pub(crate) refused_moves: HashMap<String, Vec<Us>>,
     /// What was broken: (target, from, until).
     pub(crate) faults: Vec<(String, Us, Option<Us>)>,
     /// First and last moment.
@@ -192,7 +196,10 @@ impl Facts {
                     self.counts.asked_again += 1;
                 }
             }
-            Entry::Answer { call, dialogue, round, kind, contact, .. } => {
+            Entry::Answer { call, dialogue, round, kind, error, contact, .. } => {
+                if *kind == AnswerKind::End {
+                    *self.ends.entry(*error).or_default() += 1;
+                }
                 self.question(*call, *dialogue, *round).answers.push(*kind);
                 self.counts.answers += 1;
                 match kind {
@@ -215,7 +222,12 @@ impl Facts {
             Entry::Late { .. } => self.counts.late += 1,
             Entry::SecondAnswer { call, dialogue, same } => self.second_answers.push((*call, *dialogue, *same)),
             Entry::Refused { field, limit, .. } => *self.refusals.entry((field.clone(), limit.clone())).or_default() += 1,
-            Entry::CommandFailed { kind, error, .. } => *self.failed_commands.entry((kind.clone(), *error)).or_default() += 1,
+            Entry::CommandFailed { kind, call, error } => {
+                *self.failed_commands.entry((kind.clone(), *error)).or_default() += 1;
+                if let Some(call) = self.calls.get(call).filter(|call| !call.contact.is_empty()) {
+                    self.refused_moves.entry(call.contact.clone()).or_default().push(at);
+                }
+            }
             Entry::Fault { target, up } => {
                 if *up {
                     let open = self.faults.iter_mut().rev().find(|fault| fault.0 == *target && fault.2.is_none());
@@ -311,6 +323,17 @@ impl Facts {
     pub(crate) fn first_call(&self, contact: &str) -> Option<&Call> {
         let number = self.contacts.get(contact)?.first()?;
         self.calls.get(number)
+    }
+
+    /// Milliseconds at which a leg of a contact ended, in order.
+    pub(crate) fn legs_ended_ms(&self, contact: &str) -> Vec<u64> {
+        let calls = self.contacts.get(contact).into_iter().flatten().filter_map(|call| self.calls.get(call));
+        calls.filter_map(|call| call.cleared).map(|at| at / MILLISECOND).collect()
+    }
+
+    /// Milliseconds at which the switch refused to move a contact's call, in order.
+    pub(crate) fn moves_ended_ms(&self, contact: &str) -> Vec<u64> {
+        self.refused_moves.get(contact).into_iter().flatten().map(|at| at / MILLISECOND).collect()
     }
 
     /// The contact of a call, for messages; the call's number if the mesh never named one.

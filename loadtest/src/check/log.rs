@@ -1,7 +1,10 @@
 //! The mesh's log: the whole topic, from the beginning, put in order by contact.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hasher as _};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -137,6 +140,29 @@ impl Contact {
         self.events.iter().filter_map(move |event| pick(&event.body).map(|body| (event, body)))
     }
 
+    /// A callback was booked by `until_ms` and had not ended then; `u64::MAX`: was ever booked.
+    pub(crate) fn booked_at(&self, until_ms: u64) -> bool {
+        let mut booked = false;
+        for event in self.events.iter().take_while(|event| event.at_ms <= until_ms) {
+            match event.body {
+                Body::CallbackBooked(_) => booked = true,
+                Body::CallbackEnded(_) if until_ms < u64::MAX => booked = false,
+                _ => {}
+            }
+        }
+        booked
+    }
+
+    /// A callback is booked and has not ended.
+    pub(crate) fn callback_to_come(&self) -> bool {
+        let last = self.events.iter().rev().find_map(|event| match event.body {
+            Body::CallbackBooked(_) => Some(true),
+            Body::CallbackEnded(_) => Some(false),
+            _ => None,
+        });
+        last.unwrap_or(false)
+    }
+
     /// Its last event says that nothing more will come.
     pub(crate) fn closed(&self) -> bool {
         self.events.last().is_some_and(|event| matches!(event.body, Body::Closed(_)))
@@ -178,8 +204,11 @@ pub(crate) fn topic_ends(brokers: &str) -> anyhow::Result<Vec<(i32, i64)>> {
     ends(&consumer(brokers)?)
 }
 
-/// Reads the whole topic. Blocks: to be called where that is allowed.
-pub(crate) fn read(brokers: &str, scanner: &Scanner) -> anyhow::Result<Log> {
+/// Reads the whole topic and keeps a copy of every record in a file, so that a run can be
+/// checked again when its Kafka is gone. Blocks: to be called where that is allowed.
+pub(crate) fn read(brokers: &str, scanner: &Scanner, copy: &Path) -> anyhow::Result<Log> {
+    let file = File::create(copy).with_context(|| format!("creating {}", copy.display()))?;
+    let mut copy = BufWriter::with_capacity(1 << 20, file);
     let consumer = consumer(brokers)?;
     let ends = ends(&consumer)?;
     let mut list = TopicPartitionList::new();
@@ -204,6 +233,8 @@ pub(crate) fn read(brokers: &str, scanner: &Scanner) -> anyhow::Result<Log> {
                     }
                 }
                 log.take(key, payload);
+                keep(&mut copy, key)?;
+                keep(&mut copy, payload)?;
                 let end = left.get(&message.partition()).copied();
                 if end.is_some_and(|end| message.offset() + 1 >= end) {
                     left.remove(&message.partition());
@@ -215,6 +246,34 @@ pub(crate) fn read(brokers: &str, scanner: &Scanner) -> anyhow::Result<Log> {
                 left.len()
             ),
         }
+    }
+    copy.flush().context("keeping a copy of the topic")?;
+    log.finish();
+    Ok(log)
+}
+
+fn keep(copy: &mut impl Write, bytes: &[u8]) -> anyhow::Result<()> {
+    let length = u32::try_from(bytes.len()).context("a record beyond 4 GiB")?;
+    copy.write_all(&length.to_le_bytes()).context("keeping a copy of the topic")?;
+    copy.write_all(bytes).context("keeping a copy of the topic")
+}
+
+/// Reads a copy that [`read`] kept.
+pub(crate) fn read_copy(copy: &Path, scanner: &Scanner) -> anyhow::Result<Log> {
+    let bytes = std::fs::read(copy).with_context(|| format!("reading {}", copy.display()))?;
+    let mut rest = bytes.as_slice();
+    let mut next = || -> Option<&[u8]> {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (part, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = after;
+        Some(part)
+    };
+    let mut log = Log::default();
+    while let Some(key) = next() {
+        let payload = next().with_context(|| format!("{} is cut off", copy.display()))?;
+        scanner.scan("Kafka record", key, &mut log.personal);
+        scanner.scan("Kafka record", payload, &mut log.personal);
+        log.take(key, payload);
     }
     log.finish();
     Ok(log)

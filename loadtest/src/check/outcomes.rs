@@ -15,13 +15,11 @@ use domain::invariant::Invariant;
 use proto::event::v1::contact_event::Body;
 
 use super::log::{Contact, Log};
-use super::{Evidence, Verdict, callbacks};
+use super::{Evidence, Verdict};
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let (facts, log) = (evidence.facts, evidence.log);
     let mut verdict = Verdict::new(Invariant::EveryOutcomeCounted, "contacts of the switch's record in the log, and totals");
-    let pending: Vec<&str> = callbacks::holders(facts).iter().map(|booking| booking.contact.as_str()).collect();
-    let pending: std::collections::HashSet<&str> = pending.into_iter().collect();
     let mut open = 0;
     let mut known: Vec<&String> = facts.contacts.keys().collect();
     known.sort();
@@ -32,7 +30,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             continue;
         };
         let cleared = facts.contacts[id].iter().filter_map(|call| facts.calls.get(call)).all(|call| call.cleared.is_some());
-        open += u64::from(!sequences(id, contact, cleared && !pending.contains(id.as_str()), &mut verdict));
+        open += u64::from(!sequences(id, contact, cleared && !contact.callback_to_come(), &mut verdict));
     }
     let nameless = facts.calls.values().filter(|call| call.contact.is_empty() && call.cleared.is_some()).count();
     let mut unknown: Vec<_> = log.contacts.iter().filter(|(id, _)| !facts.contacts.contains_key(*id)).collect();

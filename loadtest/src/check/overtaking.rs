@@ -6,8 +6,8 @@
 //! they are in. Both are checked at every `Assigned`: no contact that the same agent could
 //! have served (skill, proficiency, language) was in line, had come earlier and was left.
 //!
-//! In line means: the last event says so, from some time before to some time after, the
-//! clock tolerance apart, since events of one moment may be written in either order.
+//! In line means: the last event says so and the caller had not hung up, by the switch's
+//! record, from some time before to some time after, the clock tolerance apart, since events of one moment may be written in either order.
 //! Not compared: places held by callbacks (their turn is a prediction), and contacts put
 //! back after a command failed at the switch, which the pool holds off for a while.
 
@@ -70,7 +70,16 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let contacts = evidence.log.in_order();
     let mut lines = Lines::default();
     for (index, (_, contact)) in contacts.iter().enumerate() {
+        let first = lines.waits.len();
         lines.take(index, contact, evidence.policy);
+        // A caller who hung up is not in line any more, whatever the log says later: a
+        // callback's leg that is lost is not an event of its own.
+        let ended = evidence.facts.legs_ended_ms(contacts[index].0);
+        for wait in &mut lines.waits[first..] {
+            if let Some(ended_ms) = ended.iter().find(|ended_ms| **ended_ms >= wait.from_ms) {
+                wait.until_ms = wait.until_ms.min(*ended_ms);
+            }
+        }
     }
     lines.waits.sort_by_key(|wait| wait.from_ms);
     lines.given.sort_by_key(|given| given.at_ms);

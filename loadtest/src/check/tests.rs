@@ -50,6 +50,7 @@ fn answer(call: u64, contact: &str, at: u64, kind: AnswerKind) -> (u64, Entry) {
         round: 0,
         node: 0,
         kind,
+        error: 0,
         contact: contact.into(),
         us: 1000,
         agent: String::new(),
@@ -303,6 +304,21 @@ fn an_agent_with_two_contacts_at_once_breaks_one_call_one_agent() {
 }
 
 #[test]
+fn a_reservation_ends_when_the_switch_refuses_the_move_though_no_event_says_so() {
+    let mut run = good();
+    // `held` was given to a2 first; nothing says that it is over before a2 gets it again.
+    run.insert_event(8, ("held", 4000, assigned("a1")));
+    for (contact, at, body) in &mut run.events {
+        if *contact == "now" && !matches!(body, Body::Offered(_)) {
+            *at = 1000;
+        }
+    }
+    assert!(run.broken().contains(&"OneCallOneAgent".to_owned()));
+    run.record.push((4001, Entry::CommandFailed { kind: "deflect".into(), call: 2, error: 2 }));
+    assert!(!run.broken().contains(&"OneCallOneAgent".to_owned()), "{:?}", run.broken());
+}
+
+#[test]
 fn a_call_sent_to_a_phone_in_use_breaks_one_call_one_agent_unless_it_is_just_leaving() {
     let busy = |at| Entry::AgentBusy { call: 2, contact: "held".into(), agent: "a1".into(), holds: 1, since: at };
     let mut run = good();
@@ -416,6 +432,11 @@ fn somebody_who_came_later_going_first_breaks_bounded_overtaking() {
     let mut run = good();
     // `later` waits in line instead of being booked, and is overtaken by one who came after.
     run.events.retain(|(contact, _, body)| !(*contact == "later" && matches!(body, Body::CallbackBooked(_))));
+    for (at, entry) in &mut run.record {
+        if matches!(entry, Entry::Cleared { call: 4, .. }) {
+            *at = 19_000;
+        }
+    }
     assert!(!run.broken().contains(&"BoundedOvertaking".to_owned()), "nobody came after");
     run.doctor = |contact, _, event| {
         if contact == "held" {
@@ -423,6 +444,11 @@ fn somebody_who_came_later_going_first_breaks_bounded_overtaking() {
         }
     };
     assert!(run.broken().contains(&"BoundedOvertaking".to_owned()));
+    // Somebody who had hung up before is not overtaken.
+    let hung_up: Vec<(u64, Entry)> = run.record.iter().map(|(at, entry)| if matches!(entry, Entry::Cleared { call: 4, .. }) { (5200, entry.clone()) } else { (*at, entry.clone()) }).collect();
+    let in_line = std::mem::replace(&mut run.record, hung_up);
+    assert!(!run.broken().contains(&"BoundedOvertaking".to_owned()));
+    run.record = in_line;
     // Another language is another line: that agent does not speak it.
     run.doctor = |contact, _, event| {
         if contact == "held" {

@@ -179,6 +179,8 @@ impl People {
     }
 
     pub(super) fn dial_outcome(&mut self, now: Us, core: &mut Core, dial: u64, caller: u32, outcome: cti::DialOutcome) {
+        // Everybody has gone home: nobody answers any more.
+        let outcome = if self.phase == Phase::Close && outcome == cti::DialOutcome::Answered { cti::DialOutcome::NoAnswer } else { outcome };
         let booking = self.bookings.get(&caller).cloned();
         let (topic, language) = booking.map_or((0, 0), |booking| (booking.topic, booking.language));
         let topic_name = self.schedule.topics[usize::from(topic)].id.clone();

@@ -124,7 +124,7 @@ fn simulate(seed: u64) -> (Vec<Line>, Core, usize) {
     let scenario = Arc::new(scenario);
     let schedule = Schedule::draw(&scenario, &policy);
     let scheduled = schedule.arrivals.len();
-    let config = Config { switch_id: "s".into(), boot_id: 1, reply_timeout: 500 * MILLISECOND, ring_max: 4 * SECOND, announcement: 200 * MILLISECOND };
+    let config = Config { switch_id: "s".into(), boot_id: 1, reply_timeout: 500 * MILLISECOND, ring_max: 4 * SECOND, announcement: 200 * MILLISECOND, callback_lines: HashMap::new() };
     let mut core = Core::new(config, &["gateway".to_owned()]);
     let welcome = Some(cti::Welcome { session_id: "s".into(), system_status_timer_ms: 60_000, initial_credit: 1_000_000, ..Default::default() });
     let mut now = BEGAN - 10 * SECOND;

@@ -1,6 +1,7 @@
 //! The report of a run: `report.json` for machines, `report.html` for people, a few lines
 //! for the console.
 
+mod evidence;
 mod html;
 mod series;
 mod svg;
@@ -15,6 +16,7 @@ use crate::check::{Verdict, overtaking};
 use crate::record::RunInfo;
 use crate::run::play::Judged;
 use crate::time::{MILLISECOND, SECOND};
+pub(crate) use evidence::write as write_evidence;
 pub(crate) use series::Series;
 
 /// A report.

@@ -30,6 +30,9 @@ const QUIET: Duration = Duration::from_secs(3);
 /// How long to wait for that, and for contacts to be closed.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
 
+/// The copy of the topic, beside the record.
+const COPY: &str = "events.bin";
+
 /// Tells who breaks things when the first call comes and where the events go.
 #[derive(Debug)]
 pub(crate) struct Cue {
@@ -76,6 +79,12 @@ pub(crate) async fn play(loaded: &Loaded, gateways: &[String], kafka: &str, reco
         reply_timeout: u64::from(scenario.reply_timeout_ms) * MILLISECOND,
         ring_max: scenario.agents.ring_max_ms * MILLISECOND,
         announcement: 200 * MILLISECOND,
+        callback_lines: loaded
+            .policy
+            .lines
+            .values()
+            .filter_map(|line| Some((line.callback_number.clone(), line.numbers.first()?.clone())))
+            .collect(),
     };
     let mut writer = Writer::create(record)?;
     let run = RunInfo {
@@ -120,21 +129,18 @@ pub(crate) async fn judge(record: &Path, places: &Places, policy: &Policy, expec
     let scanner = Scanner::new(callers);
     let began = std::time::Instant::now();
     let (log, caught_up, lag) = loop {
-        let left = QUIET_LIMIT.saturating_sub(began.elapsed()).max(Duration::from_secs(1));
+        let left = QUIET_LIMIT.saturating_sub(began.elapsed()).max(QUIET * 3);
         let (caught_up, lag) = live::wait_until_quiet(places, QUIET, left).await?;
-        let log = read_log(places, &scanner).await?;
+        let log = read_log(&places.kafka, &scanner, record).await?;
         if complete(&facts, &log) || began.elapsed() > QUIET_LIMIT {
             break (log, caught_up, lag);
         }
     };
     let mut added = Vec::new();
-    for booking in callbacks::holders(&facts) {
-        let ended = log.contacts.get(&booking.contact).is_some_and(|contact| {
-            contact.bodies(|body| matches!(body, proto::event::v1::contact_event::Body::CallbackEnded(_)).then_some(())).next().is_some()
-        });
-        if !ended && let Some((found, state)) = live::booking(places, &booking.contact).await {
-            let entry = Entry::Pending { contact: booking.contact.clone(), found, state };
-            added.push(Line { at: facts.span.1, entry });
+    for (holder, _) in callbacks::holders(&facts, &log) {
+        let to_come = log.contacts.get(holder).is_none_or(|contact| contact.callback_to_come() || !contact.booked_at(u64::MAX));
+        if to_come && let Some((found, state)) = live::booking(places, holder).await {
+            added.push(Line { at: facts.span.1, entry: Entry::Pending { contact: holder.to_owned(), found, state } });
         }
     }
     append(record, &added)?;
@@ -147,12 +153,15 @@ pub(crate) async fn judge(record: &Path, places: &Places, policy: &Policy, expec
     Ok(verdicts(lines, facts, log, Some(live), policy, expect))
 }
 
-/// Checks a record again, against a Kafka that still has its topic.
-pub(crate) async fn check_again(record: &Path, kafka: &str, policy: &Policy, expect: &Expect) -> anyhow::Result<Judged> {
+/// Checks a record again, against a Kafka that still has its topic or the copy that was kept.
+pub(crate) async fn check_again(record: &Path, kafka: Option<&str>, policy: &Policy, expect: &Expect) -> anyhow::Result<Judged> {
     let lines = read_record(record).await?;
     let facts = Facts::from_lines(&lines);
-    let places = Places { kafka: kafka.to_owned(), ..Places::default() };
-    let log = read_log(&places, &Scanner::new(facts.run.as_ref().map_or(0, |run| run.callers))).await?;
+    let scanner = Scanner::new(facts.run.as_ref().map_or(0, |run| run.callers));
+    let log = match kafka {
+        Some(kafka) => read_log(kafka, &scanner, record).await?,
+        None => crate::check::log::read_copy(&record.with_file_name(COPY), &scanner)?,
+    };
     let live = std::fs::read(record.with_file_name("live.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     Ok(verdicts(lines, facts, log, live, policy, expect))
 }
@@ -168,9 +177,9 @@ async fn read_record(record: &Path) -> anyhow::Result<Vec<Line>> {
     tokio::task::spawn_blocking(move || crate::record::read(&path)).await?
 }
 
-async fn read_log(places: &Places, scanner: &Scanner) -> anyhow::Result<Log> {
-    let (brokers, scanner) = (places.kafka.clone(), scanner.clone());
-    tokio::task::spawn_blocking(move || crate::check::log::read(&brokers, &scanner)).await?
+async fn read_log(brokers: &str, scanner: &Scanner, record: &Path) -> anyhow::Result<Log> {
+    let (brokers, scanner, copy) = (brokers.to_owned(), scanner.clone(), record.with_file_name(COPY));
+    tokio::task::spawn_blocking(move || crate::check::log::read(&brokers, &scanner, &copy)).await?
 }
 
 fn append(record: &Path, lines: &[Line]) -> anyhow::Result<()> {
@@ -186,12 +195,7 @@ fn append(record: &Path, lines: &[Line]) -> anyhow::Result<()> {
 /// Every contact of the record whose calls are over is closed in the log, those with a
 /// callback to come apart.
 fn complete(facts: &Facts, log: &Log) -> bool {
-    let pending: std::collections::HashSet<&str> = callbacks::holders(facts).into_iter().map(|booking| booking.contact.as_str()).collect();
-    let closed = facts
-        .contacts
-        .keys()
-        .filter(|id| !pending.contains(id.as_str()))
-        .all(|id| log.contacts.get(id).is_some_and(super::super::check::log::Contact::closed));
+    let closed = facts.contacts.keys().all(|id| log.contacts.get(id).is_some_and(|contact| contact.closed() || contact.callback_to_come()));
     let nameless = facts.calls.values().filter(|call| call.contact.is_empty() && call.cleared.is_some()).count();
     let unknown = log.contacts.keys().filter(|id| !facts.contacts.contains_key(*id)).count();
     closed && unknown >= nameless

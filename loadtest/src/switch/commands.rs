@@ -146,7 +146,19 @@ impl Core {
     fn transfer(&mut self, now: Us, number: CallNumber, transfer: cti::SingleStepTransfer) -> Result<(), cti::CommandError> {
         use cti::single_step_transfer::Treatment;
         let Some(call) = self.calls.get(&number) else { return Err(cti::CommandError::InvalidCall) };
-        let Place::Connected(first) = call.place else { return Err(cti::CommandError::InvalidState) };
+        let first = match call.place {
+            Place::Connected(phone) => phone,
+            // On its way already (the first agent may still be on the line): moved on.
+            Place::Queued(_) | Place::Alerting(_) => {
+                use cti::deflect_call::Treatment as Deflect;
+                let treatment = transfer.treatment.map(|treatment| match treatment {
+                    Treatment::Agent(agent) => Deflect::Agent(agent),
+                    Treatment::Queue(queue) => Deflect::Queue(queue),
+                });
+                return self.deflect(now, number, cti::DeflectCall { new_destination: transfer.transferred_to, treatment });
+            }
+            Place::Asking | Place::Announcement | Place::Default => return Err(cti::CommandError::InvalidState),
+        };
         match transfer.treatment {
             Some(Treatment::Agent(agent)) => {
                 if self.alert(now, number, &agent.agent_id).is_err() {
@@ -213,7 +225,8 @@ impl Core {
         self.counts.dials += 1;
         let contact = contact_of(&correlator);
         self.note(now, Entry::Dial { dial, contact: contact.clone(), caller: caller_of(&number) });
-        let line = make_call.calling_device.map(|device| device.id).unwrap_or_default();
+        let shown = make_call.calling_device.map(|device| device.id).unwrap_or_default();
+        let line = self.config.callback_lines.get(&shown).cloned().unwrap_or(shown);
         let connection = self.nodes[node].commands_connection;
         self.dials.insert(dial, Dial { node, connection, invoke_id, correlator, contact, line, language: make_call.language });
         self.happenings.push(Happening::Dial { dial, number, ring_ms: make_call.ring_ms });

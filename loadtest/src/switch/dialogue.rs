@@ -298,6 +298,7 @@ impl Core {
                 round: question.round,
                 node: node as u32,
                 kind,
+                error: 0,
                 contact,
                 us: now.saturating_sub(intended),
                 agent,
@@ -341,7 +342,7 @@ impl Core {
     /// The mesh hands the call back to the network.
     pub(super) fn rejected(&mut self, now: Us, node: usize, reject: &cti::RouteReject) {
         let Some((question, intended)) = self.open_question(now, node, &reject.cross_ref_id, AnswerKind::Reject, "") else { return };
-        self.answer_without_route(now, node, question, intended, AnswerKind::Reject);
+        self.answer_without_route(now, node, question, intended, AnswerKind::Reject, 0);
         let Some(call) = self.calls.get_mut(&question.call) else { return };
         call.dialogue = None;
         call.routed_by = cti::RoutedBy::Mesh;
@@ -363,7 +364,7 @@ impl Core {
             return;
         }
         self.nodes[node].timeouts = 0;
-        self.answer_without_route(now, node, question, intended, AnswerKind::End);
+        self.answer_without_route(now, node, question, intended, AnswerKind::End, end.error);
         if let Some(call) = self.calls.get_mut(&question.call)
             && !end.correlator_data.is_empty()
         {
@@ -373,7 +374,8 @@ impl Core {
         self.take_default(now, question, None, DefaultWhy::Mesh, cti::RouteEndError::Unspecified);
     }
 
-    fn answer_without_route(&mut self, now: Us, node: usize, question: Question, intended: Us, kind: AnswerKind) {
+    #[expect(clippy::too_many_arguments, reason = "an entry of the record repeats what is known")]
+    fn answer_without_route(&mut self, now: Us, node: usize, question: Question, intended: Us, kind: AnswerKind, error: i32) {
         self.note(
             now,
             Entry::Answer {
@@ -382,6 +384,7 @@ impl Core {
                 round: question.round,
                 node: node as u32,
                 kind,
+                error,
                 contact: String::new(),
                 us: now.saturating_sub(intended),
                 agent: String::new(),

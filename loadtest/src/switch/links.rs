@@ -106,6 +106,9 @@ impl Node {
     }
 }
 
+/// The tick of the switch's timers as it tells the mesh: that of a real one (Kamailio). The
+/// synthetic one is finer, so what the mesh sends in its last moment still counts.
+const TICK_MS: u32 = 62;
 /// Messages of a dialogue frame, by contract.
 const DIALOGUE_MESSAGES_MAX: usize = 256;
 /// Results of a command frame, by contract.
@@ -125,7 +128,7 @@ impl Core {
                 snapshot: true,
                 make_call: true,
                 deflect_call: true,
-                tick_ms: 1,
+                tick_ms: TICK_MS,
             }),
         };
         let link = &mut self.nodes[node];

@@ -52,6 +52,9 @@ pub(crate) struct Config {
     pub(crate) ring_max: Us,
     /// How long an announcement takes before the call is cleared.
     pub(crate) announcement: Us,
+    /// Numbers shown when calling back, each with a number of its line: the switch knows
+    /// which of its lines it dials for.
+    pub(crate) callback_lines: HashMap<String, String>,
 }
 
 /// A call that reaches the switch.

@@ -24,6 +24,7 @@ fn bench(nodes: usize) -> Bench {
         reply_timeout: TIMEOUT,
         ring_max: 4 * SECOND,
         announcement: 200 * MILLISECOND,
+        callback_lines: [("8005550191".to_owned(), "8005550101".to_owned())].into(),
     };
     let mut bench = Bench { core: Core::new(config, &names), now: T0 };
     for node in 0..nodes {
@@ -431,6 +432,7 @@ fn a_booked_caller_hears_it_once_and_is_cleared_and_a_dial_that_is_answered_asks
     let leg = bench.core.dial_ends(bench.now, dial, cti::DialOutcome::Answered, 1, String::new()).unwrap();
     let requests = bench.requests(0);
     assert_eq!((requests[0].correlator_data.clone(), requests[0].cross_ref_id.as_str()), (correlator(9), format!("x{leg}.1").as_str()));
+    assert_eq!(requests[0].current_route.clone().unwrap().id, "8005550101", "the line that it dials for");
     let Some(Frame::Commands(results)) = bench.core.next_frame(bench.now, 0, StreamKind::Commands) else { panic!("no result") };
     assert_eq!(results.results[0].dial_outcome(), cti::DialOutcome::Answered);
 }

@@ -186,7 +186,7 @@ impl Desk {
         let mut revision = None;
         for _ in 0..ROUNDS_MAX {
             let now = self.now();
-            let booking = Booking::new(new.clone(), previous.as_ref(), now, &self.rules);
+            let booking = Booking::new(new.clone(), previous.as_deref(), now, &self.rules);
             if !self.has_seat(&booking).await? {
                 return self.without_seat(&booking).await;
             }
@@ -237,6 +237,8 @@ impl Desk {
         if stored.booking.is_ended() {
             return Ok(None);
         }
+        // Not confirmed before it is durable: until then it may have to be withdrawn.
+        self.settle().await?;
         let Some((stored, _)) = self.change_stored(stored, Input::Confirm, false).await? else {
             return Ok(None);
         };

@@ -85,11 +85,12 @@ pub struct Config {
     /// Gateways that may be linked at once
     #[arg(long, env = "TRUNKLINE_GATEWAYS_MAX", default_value_t = 256)]
     pub gateways_max: usize,
-    /// How long a booking may take in all, in ms; then it is refused (and withdrawn)
-    #[arg(long, env = "TRUNKLINE_BOOK_TIMEOUT_MS", default_value_t = 2_500)]
+    /// How long a booking may take to be durable, in ms; then it is refused (and withdrawn).
+    /// Less than the 2 s for which a gateway keeps the caller
+    #[arg(long, env = "TRUNKLINE_BOOK_TIMEOUT_MS", default_value_t = 1_500)]
     pub book_timeout_ms: u64,
     /// How long a booking waits for routing to hold the place before it is accepted all the same, in ms
-    #[arg(long, env = "TRUNKLINE_REGISTER_WAIT_MS", default_value_t = 1_000)]
+    #[arg(long, env = "TRUNKLINE_REGISTER_WAIT_MS", default_value_t = 500)]
     pub register_wait_ms: u64,
     /// From one sending of a report to routing to the next, in ms
     #[arg(long, env = "TRUNKLINE_REPORT_RETRY_MS", default_value_t = 2_000)]

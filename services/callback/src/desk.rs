@@ -59,6 +59,9 @@ pub(crate) struct Desk {
     store_state: AtomicU8,
 }
 
+/// A booking after a change, and what it asks for.
+pub(crate) type Changed = (Stored, Vec<Output>);
+
 /// What is known of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreState {
@@ -78,8 +81,6 @@ impl Desk {
         policy: Arc<Policy>,
         clock: Clock,
         metrics: Metrics,
-        links: Links,
-        shards: Shards,
     ) -> Self {
         let rules = config.rules(&policy);
         let gateways = Gateways::new(
@@ -100,8 +101,8 @@ impl Desk {
             policy,
             clock,
             metrics,
-            links,
-            shards,
+            links: Links::default(),
+            shards: Shards::default(),
             config,
             store_log: LogLimit::new(Duration::from_secs(10)),
             report_log: LogLimit::new(Duration::from_secs(10)),
@@ -132,8 +133,10 @@ impl Desk {
 
     /// Waits until what was written is durable, where that is not so by itself.
     pub(crate) async fn settle(&self) -> Result<(), Error> {
-        if self.store_state() != StoreState::FitWhenAwaited {
-            return Ok(());
+        match self.store_state() {
+            StoreState::Fit => return Ok(()),
+            StoreState::Unfit => return Err(Error::NotDurable),
+            StoreState::FitWhenAwaited => {}
         }
         let durability = match self.config.durable_replicas {
             0 => Durability::AppendOnlyFile,
@@ -177,7 +180,7 @@ impl Desk {
         let deadline = tokio::time::Instant::now() + PERSIST_FOR;
         loop {
             match self.change(contact, input.clone()).await {
-                Err(error @ (Error::Away(_) | Error::Contended(_))) => {
+                Err(error @ (Error::Away(_) | Error::Contended(_) | Error::NotDurable)) => {
                     self.store_failed(&error);
                     let delay = backoff.next_delay();
                     if tokio::time::Instant::now() + delay > deadline {
@@ -198,7 +201,7 @@ impl Desk {
         stored: Stored,
         input: Input,
         always: bool,
-    ) -> BoxFuture<'_, Result<Option<(Stored, Vec<Output>)>, Error>> {
+    ) -> BoxFuture<'_, Result<Option<Changed>, Error>> {
         // Boxed: it is large, and part of the future of nearly everything here.
         Box::pin(self.decide_and_commit(stored, input, always))
     }
@@ -208,7 +211,7 @@ impl Desk {
         mut stored: Stored,
         input: Input,
         always: bool,
-    ) -> Result<Option<(Stored, Vec<Output>)>, Error> {
+    ) -> Result<Option<Changed>, Error> {
         let contact = stored.booking.contact;
         let mut outputs = Vec::new();
         for _ in 0..DECISIONS_MAX {

@@ -47,9 +47,7 @@ pub use faults::{Faults, Point};
 
 use crate::desk::Desk;
 use crate::metrics::Metrics;
-use crate::routing::Links;
 use crate::service::Callbacks;
-use crate::shards::Shards;
 use crate::store::Store;
 use crate::store::keys::Keys;
 
@@ -84,8 +82,6 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         policy,
         service.clock(),
         metrics,
-        Links::default(),
-        Shards::default(),
     ));
     let callbacks = Callbacks {
         desk: Arc::clone(&desk),

@@ -59,13 +59,16 @@ fn judge(desk: &Desk, durability: Durability, log: &LogLimit) -> Result<StoreSta
     match durability {
         Durability::Always => Ok(StoreState::Fit),
         Durability::Replicas(_) | Durability::AppendOnlyFile => Ok(StoreState::FitWhenAwaited),
-        Durability::None if desk.config.require_durable => Err(
-            "the server acknowledges writes before they are on disk: set appendonly yes and appendfsync always"
-                .to_owned(),
+        Durability::None | Durability::TooFewReplicas if desk.config.require_durable => Err(
+            format!("bookings would not be durable: {}", durability.name()),
         ),
-        Durability::None => {
+        Durability::None | Durability::TooFewReplicas => {
             if let Some(suppressed) = log.check() {
-                tracing::warn!(suppressed, "require_durable is off: an accepted callback can be lost with the store");
+                tracing::warn!(
+                    durability = durability.name(),
+                    suppressed,
+                    "require_durable is off: an accepted callback can be lost with the store"
+                );
             }
             Ok(StoreState::Fit)
         }

@@ -14,7 +14,7 @@ use domain::callback::{Input, Output, State};
 use futures::StreamExt as _;
 use runtime::{LogLimit, Shutdown};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, StoreState};
 use crate::faults::Point;
 use crate::metrics::{Limit, SetName};
 use crate::store::{Entry, Error, ShardLease, Stored, TakeLimits, Taken};
@@ -72,6 +72,10 @@ struct Logs {
 async fn shard(desk: &Arc<Desk>, lease: &ShardLease, log: &Logs) -> Result<(), Error> {
     let batch = desk.config.batch_entries_max;
     loop {
+        if desk.store_state() == StoreState::Unfit {
+            // What is not durable must not be acted upon: a dial could be made twice.
+            return Ok(());
+        }
         let reports = if desk.links.any_owner() {
             batch.min(desk.reports.available_permits())
         } else {

@@ -249,6 +249,9 @@ fn run(seed: u64, policy: &Arc<Policy>, steps: u64) {
         out.clear();
         mirror.check(&pool, policy);
         if chaos.dice.chance(2) {
+            pool.tick(chaos.now, &mut out);
+            mirror.take(&mut pool, &mut out);
+            out.clear();
             let mut twin = mirror.restore(policy, chaos.now, &mut out);
             out.clear();
             let before = pool.status(chaos.now);
@@ -261,8 +264,6 @@ fn run(seed: u64, policy: &Arc<Policy>, steps: u64) {
             };
             // Turns may begin at the moment of loading, which the first owner would find at its next look.
             assert_eq!(counts(&before), counts(&after), "{about}");
-            let mut drained = Vec::new();
-            pool.tick(chaos.now, &mut drained);
             let first = order_of_service(&mut pool, chaos.now);
             let second = order_of_service(&mut twin, chaos.now);
             assert_eq!(first, second, "{about}");

@@ -14,6 +14,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::linear::softmax;
+use crate::logistic::fit_logistic;
 use crate::score::{self, LabelCount};
 
 /// A wrong office against a person who asks. A person costs a quarter of a minute at the
@@ -192,9 +193,11 @@ impl Calibration {
                 confidence: 0.0,
             });
         }
+        let judged: Vec<([f32; SIGNALS], bool)> =
+            rows.iter().map(|row| (row.signals, row.right)).collect();
         let mut calibration = Self {
             temperature,
-            coefficients: fit_logistic(&rows),
+            coefficients: fit_logistic(&judged),
             thresholds: vec![1.0; labels.len()],
             keep_95: 0.0,
             wrong_cost: WRONG_COST,
@@ -278,80 +281,6 @@ fn fit_temperature(held_out: &[HeldOut]) -> f32 {
         }
     }
     f64::midpoint(low, high).exp() as f32
-}
-
-/// Logistic regression by Newton's method with a little shrinkage.
-fn fit_logistic(rows: &[Row]) -> [f32; SIGNALS] {
-    let mut weights = [0.0_f64; SIGNALS];
-    for _ in 0..30 {
-        let mut gradient = [0.0_f64; SIGNALS];
-        let mut curvature = [[0.0_f64; SIGNALS]; SIGNALS];
-        for row in rows {
-            let signals = row.signals.map(f64::from);
-            let sum: f64 = signals
-                .iter()
-                .zip(&weights)
-                .map(|(signal, weight)| signal * weight)
-                .sum();
-            let probability = 1.0 / (1.0 + (-sum).exp());
-            let error = f64::from(u8::from(row.right)) - probability;
-            let spread = (probability * (1.0 - probability)).max(1e-9);
-            for (index, signal) in signals.iter().enumerate() {
-                gradient[index] += error * signal;
-                for (other, other_signal) in signals.iter().enumerate() {
-                    curvature[index][other] += spread * signal * other_signal;
-                }
-            }
-        }
-        for index in 0..SIGNALS {
-            let shrink = if index == 0 { 1e-6 } else { 0.1 };
-            gradient[index] -= shrink * weights[index];
-            curvature[index][index] += shrink;
-        }
-        let change = solve(curvature, gradient);
-        let largest = change
-            .iter()
-            .fold(0.0_f64, |largest, value| largest.max(value.abs()));
-        // A step of Newton's can overshoot where classes are nearly separable.
-        let damping = if largest > 4.0 { 4.0 / largest } else { 1.0 };
-        for (weight, change) in weights.iter_mut().zip(change) {
-            *weight += damping * change;
-        }
-        if largest < 1e-9 {
-            break;
-        }
-    }
-    weights.map(|weight| weight as f32)
-}
-
-/// Gaussian elimination with row exchange; the matrix is positive definite.
-fn solve(mut matrix: [[f64; SIGNALS]; SIGNALS], mut right: [f64; SIGNALS]) -> [f64; SIGNALS] {
-    for column in 0..SIGNALS {
-        let mut pivot = column;
-        for row in column + 1..SIGNALS {
-            if matrix[row][column].abs() > matrix[pivot][column].abs() {
-                pivot = row;
-            }
-        }
-        matrix.swap(column, pivot);
-        right.swap(column, pivot);
-        let pivot_row = matrix[column];
-        for row in column + 1..SIGNALS {
-            let factor = matrix[row][column] / pivot_row[column];
-            for (cell, above) in matrix[row].iter_mut().zip(pivot_row) {
-                *cell -= factor * above;
-            }
-            right[row] -= factor * right[column];
-        }
-    }
-    let mut solution = [0.0; SIGNALS];
-    for row in (0..SIGNALS).rev() {
-        let known: f64 = (row + 1..SIGNALS)
-            .map(|column| matrix[row][column] * solution[column])
-            .sum();
-        solution[row] = (right[row] - known) / matrix[row][row];
-    }
-    solution
 }
 
 /// The threshold of least cost for rows of (confidence, right), over the steps 0.2 to 0.95.
@@ -478,28 +407,5 @@ mod tests {
             .collect();
         let ideal = 1.0 - 1.0 / WRONG_COST as f32;
         assert!((cheapest(&rows, 0.99) - ideal).abs() <= 0.05);
-    }
-
-    #[test]
-    fn the_solver_solves() {
-        let mut matrix = [[0.0; SIGNALS]; SIGNALS];
-        for (row, cells) in matrix.iter_mut().enumerate() {
-            for (column, cell) in cells.iter_mut().enumerate() {
-                *cell = 1.0 / (1.0 + row as f64 + column as f64)
-                    + if row == column { 1.0 } else { 0.0 };
-            }
-        }
-        let wanted = [1.0, -2.0, 3.0, 0.5, 0.0, 4.0, -1.0];
-        let mut right = [0.0; SIGNALS];
-        for (row, cell) in right.iter_mut().enumerate() {
-            *cell = matrix[row]
-                .iter()
-                .zip(wanted)
-                .map(|(left, right)| left * right)
-                .sum();
-        }
-        for (found, wanted) in solve(matrix, right).iter().zip(wanted) {
-            assert!((found - wanted).abs() < 1e-9);
-        }
     }
 }

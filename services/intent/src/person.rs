@@ -9,7 +9,16 @@
 //!
 //! "In person" is an appointment, not an operator: "in", "en" and "my" never lead here.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use crate::token::Tokens;
+
+type Words = LazyLock<HashSet<&'static str>>;
+
+fn words(list: &'static str) -> HashSet<&'static str> {
+    list.split(' ').collect()
+}
 
 /// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +31,15 @@ pub(crate) enum Asked {
 
 /// Looks for a request in the words of a text.
 pub(crate) fn asked(tokens: &Tokens) -> Option<Asked> {
-    let words = || tokens.list.iter().map(|token| tokens.text(*token));
-    if words().any(zero) && words().all(|word| zero(word) || KEY_WORDS.contains(&word)) {
+    let said = || tokens.list.iter().map(|token| tokens.text(*token));
+    if said().any(zero) && said().all(|word| zero(word) || KEY_WORDS.contains(word)) {
         return Some(Asked::Zero);
     }
     let mut named = false;
-    let only = words().all(|word| {
-        let noun = STRONG.contains(&word) || WEAK.contains(&word);
+    let only = said().all(|word| {
+        let noun = STRONG.contains(word) || WEAK.contains(word);
         named |= noun;
-        noun || AROUND.contains(&word)
+        noun || AROUND.contains(word)
     });
     if only && named {
         return Some(Asked::Phrase);
@@ -42,380 +51,79 @@ pub(crate) fn asked(tokens: &Tokens) -> Option<Asked> {
 
 /// A verb at `at`, then only linking words, then a word for a person.
 fn leads_to_person(tokens: &Tokens, at: usize) -> bool {
-    if !VERBS.contains(&tokens.word(at)) {
+    if !VERBS.contains(tokens.word(at)) {
         return false;
     }
     (at + 1..=at + 6)
         .map(|next| tokens.word(next))
-        .find(|word| !LINKS.contains(word))
-        .is_some_and(|word| STRONG.contains(&word))
+        .find(|word| !LINKS.contains(*word))
+        .is_some_and(|word| STRONG.contains(word))
 }
 
 fn zero(word: &str) -> bool {
     matches!(word, "zero" | "cero") || (!word.is_empty() && word.bytes().all(|byte| byte == b'0'))
 }
 
-const KEY_WORDS: &[&str] = &[
-    "press", "pressing", "pressed", "i", "key", "the", "number", "please", "oprimo", "oprimi",
-    "marco", "marque", "el", "la", "numero", "tecla", "por", "favor", "touche", "appuie", "sur",
-    "le", "j", "s", "il", "vous", "plait", "um", "uh", "euh", "eh",
-];
+static KEY_WORDS: Words = LazyLock::new(|| {
+    words(
+        "press pressing pressed i key the number please oprimo oprimi marco marque el la numero \
+     tecla por favor touche appuie sur le j s il vous plait um uh euh eh",
+    )
+});
 
 /// Words for a person who answers a telephone.
-const STRONG: &[&str] = &[
-    "operator",
-    "operators",
-    "representative",
-    "representatives",
-    "representitive",
-    "rep",
-    "agent",
-    "agents",
-    "person",
-    "human",
-    "humans",
-    "being",
-    "supervisor",
-    "manager",
-    "operador",
-    "operadora",
-    "agente",
-    "agentes",
-    "representante",
-    "representantes",
-    "persona",
-    "humano",
-    "humana",
-    "asesor",
-    "asesora",
-    "ejecutivo",
-    "ejecutiva",
-    "telefonista",
-    "recepcionista",
-    "conseiller",
-    "conseillere",
-    "conseillers",
-    "operateur",
-    "operatrice",
-    "humain",
-    "personne",
-    "representant",
-    "representante",
-    "standardiste",
-    "teleconseiller",
-    "interlocuteur",
-    "people",
-];
+static STRONG: Words = LazyLock::new(|| {
+    words(
+        "operator operators representative representatives representitive rep agent agents person \
+     human humans being supervisor manager operador operadora agente agentes representante \
+     representantes persona humano humana asesor asesora ejecutivo ejecutiva telefonista \
+     recepcionista conseiller conseillere conseillers operateur operatrice humain personne \
+     representant standardiste teleconseiller interlocuteur",
+    )
+});
 
 /// Words that mean a person only when nothing else is said.
-const WEAK: &[&str] = &[
-    "someone",
-    "somebody",
-    "anyone",
-    "anybody",
-    "alguien",
-    "quelqu",
-    "gente",
-    "service",
-    "servicio",
-    "cliente",
-    "customer",
-    "assistant",
-    "receptionist",
-    "superviseur",
-    "responsable",
-    "gens",
-];
+static WEAK: Words = LazyLock::new(|| {
+    words(
+        "someone somebody anyone anybody alguien quelqu gente service servicio cliente customer \
+     assistant receptionist superviseur responsable gens people",
+    )
+});
 
-const VERBS: &[&str] = &[
-    "speak",
-    "speaking",
-    "talk",
-    "talking",
-    "give",
-    "get",
-    "connect",
-    "transfer",
-    "hablar",
-    "hable",
-    "hablo",
-    "pasar",
-    "paseme",
-    "pasame",
-    "pongame",
-    "comunicar",
-    "comuniqueme",
-    "comunicame",
-    "comunicarme",
-    "transfierame",
-    "parler",
-    "passer",
-    "passez",
-    "joindre",
-    "transferez",
-    "transferer",
-    "deme",
-    "donnez",
-];
+static VERBS: Words = LazyLock::new(|| {
+    words(
+        "speak speaking talk talking give get connect transfer hablar hable hablo pasar paseme \
+     pasame pongame comunicar comuniqueme comunicame comunicarme transfierame parler passer \
+     passez joindre transferez transferer deme donnez",
+    )
+});
 
-const LINKS: &[&str] = &[
-    "to",
-    "with",
-    "me",
-    "a",
-    "an",
-    "the",
-    "real",
-    "live",
-    "human",
-    "actual",
-    "another",
-    "any",
-    "over",
-    "through",
-    "con",
-    "un",
-    "una",
-    "al",
-    "algun",
-    "alguna",
-    "otra",
-    "otro",
-    "unos",
-    "por",
-    "favor",
-    "avec",
-    "une",
-    "vrai",
-    "vraie",
-    "moi",
-    "au",
-    "l",
-    "de",
-    "autre",
-    "please",
-    "customer",
-    "service",
-    "someone",
-    "somebody",
-    "living",
-    "breathing",
-    "ser",
-];
+static LINKS: Words = LazyLock::new(|| {
+    words(
+        "to with me a an the real live human actual another any over through con un una al algun \
+     alguna otra otro unos por favor avec une vrai vraie moi au l de autre please customer \
+     service someone somebody living breathing ser",
+    )
+});
 
 /// What stands around a request and says nothing else.
-const AROUND: &[&str] = &[
-    // English
-    "i",
-    "want",
-    "wanna",
-    "need",
-    "would",
-    "like",
-    "to",
-    "d",
-    "speak",
-    "talk",
-    "talking",
-    "speaking",
-    "with",
-    "a",
-    "an",
-    "the",
-    "real",
-    "live",
-    "actual",
-    "living",
-    "breathing",
-    "please",
-    "now",
-    "right",
-    "just",
-    "give",
-    "get",
-    "can",
-    "could",
-    "may",
-    "you",
-    "me",
-    "connect",
-    "transfer",
-    "put",
-    "through",
-    "let",
-    "another",
-    "any",
-    "some",
-    "help",
-    "hi",
-    "hello",
-    "yes",
-    "yeah",
-    "no",
-    "not",
-    "t",
-    "don",
-    "robot",
-    "robots",
-    "machine",
-    "bot",
-    "computer",
-    "is",
-    "there",
-    "this",
-    "that",
-    "um",
-    "uh",
-    "okay",
-    "ok",
-    "thank",
-    "thanks",
-    "already",
-    "somewhere",
-    "for",
-    "god",
-    "sake",
-    "damn",
-    "said",
-    "who",
-    "hey",
-    "have",
-    "one",
-    "m",
-    "sorry",
-    "s",
-    "ma",
-    "am",
-    "sir",
-    "here",
-    "and",
-    "so",
-    "well",
-    // Spanish
-    "quiero",
-    "quisiera",
-    "quería",
-    "queria",
-    "necesito",
-    "hablar",
-    "con",
-    "un",
-    "una",
-    "por",
-    "favor",
-    "deme",
-    "dame",
-    "paseme",
-    "pasame",
-    "pasar",
-    "pongame",
-    "comuniqueme",
-    "comunicame",
-    "comunicarme",
-    "al",
-    "el",
-    "la",
-    "ser",
-    "verdad",
-    "real",
-    "algun",
-    "alguna",
-    "que",
-    "no",
-    "si",
-    "hola",
-    "ya",
-    "puede",
-    "puedo",
-    "podria",
-    "me",
-    "se",
-    "esta",
-    "hay",
-    "eh",
-    "este",
-    "bueno",
-    "oiga",
-    "mire",
-    "gracias",
-    "maquina",
-    "carne",
-    "hueso",
-    "buenos",
-    "dias",
-    "tardes",
-    "buenas",
-    "transfierame",
-    "a",
-    "es",
-    "le",
-    "les",
-    "pido",
-    "atienda",
-    "ayuda",
-    "vivo",
-    "otra",
-    "otro",
-    // French
-    "je",
-    "j",
-    "veux",
-    "voudrais",
-    "voulais",
-    "aimerais",
-    "parler",
-    "avec",
-    "une",
-    "vrai",
-    "vraie",
-    "s",
-    "il",
-    "vous",
-    "plait",
-    "passez",
-    "passer",
-    "moi",
-    "donnez",
-    "oui",
-    "non",
-    "bonjour",
-    "allo",
-    "est",
-    "ce",
-    "y",
-    "euh",
-    "alors",
-    "pas",
-    "de",
-    "du",
-    "d",
-    "l",
-    "qu",
-    "ai",
-    "besoin",
-    "puis",
-    "peux",
-    "pouvez",
-    "mettez",
-    "mettre",
-    "relation",
-    "chair",
-    "os",
-    "clientele",
-    "merci",
-    "maintenant",
-    "juste",
-    "ligne",
-    "joindre",
-    "direct",
-    "le",
-    "les",
-    "des",
-    "tout",
-    "suite",
-    "machine",
-    "au",
-];
+static AROUND: Words = LazyLock::new(|| {
+    words(
+        "i want wanna need would like to d speak talk talking speaking with a an the real live \
+     actual living breathing please now right just give get can could may you me connect \
+     transfer put through let another any some help hi hello yes yeah no not t don robot \
+     robots machine bot computer is there this that um uh okay ok thank thanks already \
+     somewhere for god sake damn said who hey have one m sorry s ma am sir here and so well \
+     quiero quisiera queria necesito hablar con un una por favor deme dame paseme pasame \
+     pasar pongame comuniqueme comunicame comunicarme al el la ser verdad algun alguna que si \
+     hola ya puede puedo podria se esta hay eh este bueno oiga mire gracias maquina carne \
+     hueso buenos dias tardes buenas transfierame es le les pido atienda ayuda vivo otra otro \
+     je j veux voudrais voulais aimerais parler avec une vrai vraie il vous plait passez \
+     passer moi donnez oui non bonjour allo est ce y euh alors pas de du l qu ai besoin puis \
+     peux pouvez mettez mettre relation chair os clientele merci maintenant juste ligne \
+     joindre direct des tout suite au",
+    )
+});
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,8 @@ mod support;
 use std::time::Instant;
 
 use rdkafka::mocking::MockCluster;
-use support::{Stage, contacts::contacts, now};
+use support::contacts::{Crowd, crowded};
+use support::{Stage, now};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -20,7 +21,14 @@ async fn main() -> anyhow::Result<()> {
     let brokers =
         std::env::var("TRUNKLINE_KAFKA_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
     let stage = Stage::new(&brokers).await;
-    let events = contacts(1, count, now());
+    let until = now();
+    // A busy half hour of callers who hardly ever come twice.
+    let crowd = Crowd {
+        from: until.minus(1_800_000),
+        until,
+        callers: u128::MAX,
+    };
+    let events = crowded(1, count, crowd);
     let settings = |config: &mut outcomes::Config| {
         (config.partitions, config.relay_poll_ms) = (12, 20);
     };
@@ -58,6 +66,16 @@ async fn main() -> anyhow::Result<()> {
     );
     let batches = consumer.metric("outcomes_consumer_batches_total").await;
     println!("consumer: {batches} batches");
+    let statistics: String = redis::cmd("INFO")
+        .arg("commandstats")
+        .query_async(&mut stage.connection())
+        .await?;
+    for line in statistics
+        .lines()
+        .filter(|line| line.starts_with("cmdstat_eval"))
+    {
+        println!("redis: {line}");
+    }
     consumer.stop().await;
     Ok(())
 }

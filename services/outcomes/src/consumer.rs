@@ -18,8 +18,8 @@ use anyhow::Context as _;
 use domain::invariant::{Invariant, Violation};
 use domain::outcome::Rules;
 use futures::FutureExt as _;
-use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::Offset;
+use rdkafka::consumer::Consumer as _;
 use redis::RedisResult;
 use runtime::{Backoff, Clock, Condition, LogLimit, Shutdown};
 use tokio::time::Instant;
@@ -31,6 +31,7 @@ use crate::kafka::client_config;
 use crate::metrics::{
     Conflict, ConflictLabels, EventLabels, EventResult, Failure, FailureLabels, Metrics,
 };
+use crate::position::{KafkaConsumer, Position, tell_kafka};
 use crate::store::{Advance, Batch, Committed, Store};
 
 /// How long an empty poll waits.
@@ -45,17 +46,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to say how long a log is.
 const WATERMARK_TIMEOUT: Duration = Duration::from_secs(5);
-
-type KafkaConsumer = StreamConsumer<Assignment>;
-
-/// Where a partition is read.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    /// As stored; `None`: nothing yet.
-    stored: Option<i64>,
-    /// The next record's offset; `None`: whatever comes first.
-    next: Option<i64>,
-}
 
 /// The consuming half of the role.
 pub(crate) struct Consumer {
@@ -158,10 +148,10 @@ impl Consumer {
             }
             if Instant::now() >= commit_at {
                 commit_at = Instant::now() + COMMIT_EVERY;
-                self.tell_kafka(CommitMode::Async);
+                tell_kafka(&self.kafka, &self.topic, &self.positions);
             }
         }
-        self.tell_kafka(CommitMode::Async);
+        tell_kafka(&self.kafka, &self.topic, &self.positions);
         let kafka = self.kafka;
         let (closed, waited) = tokio::sync::oneshot::channel();
         // Leaving the group waits for the broker, for ever if it is away: on a thread that
@@ -474,25 +464,6 @@ impl Consumer {
             .visits_dropped
             .inc_by(computed.visits_dropped as u64);
         self.metrics.batches.inc();
-    }
-
-    /// Tells Kafka how far we are: for lag monitors, and a first guess after a restart.
-    fn tell_kafka(&self, mode: CommitMode) {
-        let mut offsets = TopicPartitionList::new();
-        for (partition, position) in &self.positions {
-            if let Some(stored) = position.stored {
-                let added =
-                    offsets.add_partition_offset(&self.topic, *partition, Offset::Offset(stored));
-                if let Err(error) = added {
-                    tracing::debug!(partition, %error, "offset not told");
-                }
-            }
-        }
-        if offsets.count() > 0
-            && let Err(error) = self.kafka.commit(&offsets, mode)
-        {
-            tracing::debug!(%error, "offsets not told");
-        }
     }
 
     fn failed(&self, reason: Failure) {

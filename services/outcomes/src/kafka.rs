@@ -22,6 +22,9 @@ const PROBE_EVERY: Duration = Duration::from_secs(2);
 /// How long they may take to answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the creation of the topic may take before it is tried again.
+const CREATE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// librdkafka's own log at our levels, and quietly: it repeats itself while brokers are away.
 #[derive(Debug)]
 pub(crate) struct QuietContext {
@@ -170,14 +173,17 @@ type Admin = AdminClient<QuietContext>;
 /// Makes sure that the topic is there, before anybody asks for its metadata: a broker that
 /// creates topics by itself would give it the wrong number of partitions.
 async fn ensure_topic(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<()> {
+    if listed(config, admin).await? {
+        return Ok(());
+    }
     let topic = NewTopic::new(
         &config.topic,
         config.partitions,
         TopicReplication::Fixed(config.replication),
     );
     let options = AdminOptions::new()
-        .request_timeout(Some(Duration::from_secs(5)))
-        .operation_timeout(Some(Duration::from_secs(5)));
+        .request_timeout(Some(CREATE_TIMEOUT))
+        .operation_timeout(Some(CREATE_TIMEOUT));
     let refused = match admin.create_topics([&topic], &options).await {
         Ok(results) => match results.into_iter().next() {
             Some(Ok(name)) => {
@@ -199,6 +205,17 @@ async fn ensure_topic(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<()>
     probe(config, admin)
         .await
         .with_context(|| format!("creating topic {} was refused: {refused}", config.topic))
+}
+
+/// Whether the brokers list the topic. Asking for all topics creates none.
+async fn listed(config: &Config, admin: &Arc<Admin>) -> anyhow::Result<bool> {
+    let (admin, name) = (Arc::clone(admin), config.topic.clone());
+    tokio::task::spawn_blocking(move || {
+        let metadata = admin.inner().fetch_metadata(None, PROBE_TIMEOUT)?;
+        Ok(metadata.topics().iter().any(|topic| topic.name() == name))
+    })
+    .await
+    .context("the listing's task was lost")?
 }
 
 /// Asks the brokers for the topic.

@@ -17,6 +17,7 @@ mod decode;
 mod kafka;
 mod metrics;
 mod outbox;
+mod position;
 mod query;
 mod relay;
 mod store;

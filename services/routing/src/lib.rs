@@ -160,15 +160,20 @@ pub async fn start_with(
 
 /// The pools to compete for.
 fn wanted(config: &Config, policy: &Policy) -> anyhow::Result<Vec<String>> {
-    if config.pools.is_empty() {
+    // An empty environment variable is an empty name.
+    let named: Vec<String> = config
+        .pools
+        .iter()
+        .filter(|pool| !pool.is_empty())
+        .cloned()
+        .collect();
+    if named.is_empty() {
         return Ok(policy.pools.keys().cloned().collect());
     }
-    for pool in &config.pools {
-        if policy.pool(pool).is_none() {
-            bail!("pools: {pool:?} is not a pool of the policy");
-        }
+    if let Some(unknown) = named.iter().find(|pool| policy.pool(pool).is_none()) {
+        bail!("pools: {unknown:?} is not a pool of the policy");
     }
-    Ok(config.pools.clone())
+    Ok(named)
 }
 
 /// Ends the role when a pool's task is lost: a replica that silently stopped competing

@@ -45,6 +45,17 @@ pub(crate) enum AgentState {
     NotReady,
 }
 
+impl AgentState {
+    const ALL: [AgentState; 6] = [
+        AgentState::Ready,
+        AgentState::Reserved,
+        AgentState::Held,
+        AgentState::Talking,
+        AgentState::WrappingUp,
+        AgentState::NotReady,
+    ];
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct InvariantLabels {
     pub(crate) invariant: &'static str,
@@ -372,6 +383,10 @@ impl Metrics {
             &self.contacts,
         ] {
             gauge.remove(&labels);
+        }
+        for state in AgentState::ALL {
+            let pool = pool.to_owned();
+            self.agents.remove(&AgentLabels { pool, state });
         }
     }
 

@@ -137,7 +137,7 @@ async fn write(mut receiver: mpsc::Receiver<Message>, frames: mpsc::Sender<v1::L
         let mut frame = v1::LinkRequest::default();
         for message in messages.drain(..) {
             match message {
-                Message::Report(input) => frame.inputs.push(input),
+                Message::Report(input) => frame.inputs.push(*input),
                 Message::Acknowledgement(one) => frame.notice_acknowledgements.push(one),
             }
         }

@@ -44,7 +44,7 @@ pub(crate) enum Sent {
 /// A message to a replica.
 #[derive(Debug)]
 enum Message {
-    Report(v1::Input),
+    Report(Box<v1::Input>),
     Acknowledgement(v1::NoticeAcknowledgement),
 }
 
@@ -114,7 +114,11 @@ impl Links {
             link.last_request += 1;
             let request = link.last_request;
             input.request_id = request;
-            if link.sender.try_send(Message::Report(input)).is_err() {
+            if link
+                .sender
+                .try_send(Message::Report(Box::new(input)))
+                .is_err()
+            {
                 return Sent::NoAnswer;
             }
             link.pending.insert(request, reply);

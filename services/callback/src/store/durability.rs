@@ -11,8 +11,10 @@ pub(crate) enum Durability {
     Replicas(u32),
     /// The server's own append-only file must have it (`WAITAOF`, Redis 7.2 and later).
     AppendOnlyFile,
-    /// Not: the server does none of these. Only with `require_durable` off.
+    /// Not: the server answers before the write is on disk.
     None,
+    /// Not: fewer replicas are connected than must have a write.
+    TooFewReplicas,
 }
 
 impl Durability {
@@ -22,7 +24,12 @@ impl Durability {
         replicas: u32,
     ) -> Result<Self, redis::RedisError> {
         if replicas > 0 {
-            return Ok(Durability::Replicas(replicas));
+            let enough = connected_replicas(connection).await? >= replicas;
+            return Ok(if enough {
+                Durability::Replicas(replicas)
+            } else {
+                Durability::TooFewReplicas
+            });
         }
         let append_only = setting(connection, "appendonly").await?;
         let sync = setting(connection, "appendfsync").await?;
@@ -54,7 +61,7 @@ impl Durability {
         timeout_ms: u64,
     ) -> Result<bool, redis::RedisError> {
         match self {
-            Durability::Always | Durability::None => Ok(true),
+            Durability::Always | Durability::None | Durability::TooFewReplicas => Ok(true),
             Durability::Replicas(wanted) => {
                 let have: u32 = redis::cmd("WAIT")
                     .arg(wanted)
@@ -81,9 +88,25 @@ impl Durability {
             Durability::Always => "appendfsync always",
             Durability::Replicas(_) => "replicas",
             Durability::AppendOnlyFile => "append-only file, awaited",
-            Durability::None => "none",
+            Durability::None => "none: set appendonly yes and appendfsync always",
+            Durability::TooFewReplicas => {
+                "none: fewer replicas are connected than durable_replicas"
+            }
         }
     }
+}
+
+async fn connected_replicas(connection: &mut ConnectionManager) -> Result<u32, redis::RedisError> {
+    let text: String = redis::cmd("INFO")
+        .arg("replication")
+        .query_async(connection)
+        .await?;
+    let count = text
+        .lines()
+        .find_map(|line| line.strip_prefix("connected_slaves:"));
+    Ok(count
+        .and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0))
 }
 
 async fn setting(

@@ -58,7 +58,7 @@ pub(crate) enum Error {
 pub(crate) struct Stored {
     pub(crate) shard: Shard,
     pub(crate) revision: u64,
-    pub(crate) booking: Booking,
+    pub(crate) booking: Box<Booking>,
 }
 
 /// What became of a booking.
@@ -326,7 +326,7 @@ impl Store {
         Ok(
             match reply.iter().map(String::as_str).collect::<Vec<_>>()[..] {
                 ["booked", revision, code] => {
-                    let mut booking = booking.clone();
+                    let mut booking = Box::new(booking.clone());
                     booking.code = code.to_owned();
                     Booked::New(Stored {
                         shard,
@@ -476,11 +476,12 @@ fn encode(booking: &Booking) -> Vec<u8> {
         .expect("a booking is plain data: nothing in it can fail to encode")
 }
 
-pub(crate) fn decode(contact: ContactId, data: &[u8], code: String) -> Result<Booking, Error> {
-    let mut booking: Booking = rmp_serde::from_slice(data).map_err(|error| Error::Unreadable {
-        contact,
-        reason: error.to_string(),
-    })?;
+pub(crate) fn decode(contact: ContactId, data: &[u8], code: String) -> Result<Box<Booking>, Error> {
+    let mut booking: Box<Booking> =
+        rmp_serde::from_slice(data).map_err(|error| Error::Unreadable {
+            contact,
+            reason: error.to_string(),
+        })?;
     booking.code = code;
     Ok(booking)
 }

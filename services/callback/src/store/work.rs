@@ -312,7 +312,7 @@ impl Store {
 /// `None`: not even the contact can be read, which only a hand in the store can bring about.
 fn entry(shard: Shard, raw: Raw) -> Option<Entry> {
     let contact = contact(&raw.contact)?;
-    let booking: Result<Booking, Error> = decode(contact, &raw.data, raw.code);
+    let booking: Result<Box<Booking>, Error> = decode(contact, &raw.data, raw.code);
     Some(
         booking
             .map(|booking| Stored {

@@ -331,3 +331,57 @@ async fn shards_are_shared_handed_over_on_drain_and_taken_over_after_a_crash() {
     assert_eq!(phones.state().faults, Vec::<String>::new());
     assert_eq!(routing.model().faults, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_replicas_a_booking_is_accepted_when_they_have_it_and_refused_when_they_are_gone() {
+    let (primary, mut second) = (redis().await, redis().await);
+    let client = redis::Client::open(second.url()).expect("a url");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("it answers");
+    let () = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(primary.port())
+        .query_async(&mut connection)
+        .await
+        .expect("it follows");
+    let routing = Routing::start().await;
+    routing.give_turns(false);
+    let phones = Phones::new(&routing, |_| Plan::connected());
+    let mut config = config(&primary, &routing);
+    config.durable_replicas = 1;
+    config.book_timeout_ms = 1_500;
+    let replica = Replica::ready(config).await;
+    let gateway = Gateway::new("gateway-1", &["switch-1"], &phones);
+    gateway.link(replica.address).await;
+    let accepted = book();
+    book_until_accepted(&gateway, &accepted).await;
+    let records: Vec<String> = redis::cmd("KEYS")
+        .arg("*:b:*")
+        .query_async(&mut connection)
+        .await
+        .expect("keys");
+    assert_eq!(records.len(), 1, "the replica has it");
+    second.kill9().await.expect("killed");
+    let lost = book();
+    assert_eq!(
+        gateway.refused(lost.clone()).await.reason(),
+        v1::RefusalReason::Unavailable
+    );
+    wait_until("/ready says so", LIMIT, || async {
+        replica
+            .readiness
+            .check()
+            .is_err_and(|reason| reason.contains("replicas"))
+    })
+    .await
+    .expect("said");
+    wait_until("the one refused is withdrawn", LIMIT, || async {
+        let state = replica.state(&lost.contact_id).await;
+        !state.found || state.state == "cancelled"
+    })
+    .await
+    .expect("withdrawn");
+    assert_eq!(replica.state(&accepted.contact_id).await.state, "booked");
+}

@@ -4,7 +4,9 @@
 mod booking;
 mod crash;
 mod load;
+mod mesh;
 mod routing;
 mod store;
 mod switch;
+mod windows;
 mod world;

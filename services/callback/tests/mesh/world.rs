@@ -78,7 +78,7 @@ impl Replica {
             Self {
                 address: running.grpc.expect("it serves"),
                 admin: running.admin,
-                readiness: running.readiness.clone(),
+                readiness: running.readiness,
                 runtime: Some(runtime),
                 shutdown,
             }

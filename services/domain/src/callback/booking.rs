@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::input::{DialEnd, Input, NewBooking, Output, Place, State};
+use super::Rules;
+use super::input::{NewBooking, Place, State};
 use super::report::{Report, ReportBody};
-use super::{Rules, Zone};
-use crate::invariant::{Invariant, Violation};
-use crate::pool::{CallbackEnd, CallbackStep, NoticeKind, Window};
+use crate::pool::{CallbackEnd, Window};
 use crate::{CallerId, ContactId, SwitchId, TimeMs};
 
 /// One booking.
@@ -118,7 +117,7 @@ impl Booking {
             last_report: previous.map_or(0, |earlier| earlier.last_report),
             settled_at: now,
         };
-        booking.to_booked(booking.not_before, rules);
+        booking.keep_place(booking.not_before, rules);
         booking.report(ReportBody::Register { window: new.window });
         booking
     }

@@ -144,11 +144,11 @@ impl Booking {
         if self.reports.last().is_none_or(|last| last.body != body) {
             self.report(body);
         }
-        self.to_booked(next_at, rules);
+        self.keep_place(next_at, rules);
         outputs.push(Output::CarriedOver);
     }
 
-    pub(super) fn to_booked(&mut self, next_at: TimeMs, rules: &Rules) {
+    pub(super) fn keep_place(&mut self, next_at: TimeMs, rules: &Rules) {
         self.not_before = next_at;
         // Spread by contact, so that a busy hour's bookings are not looked after at once.
         let spread_ms = (self.contact.0 % 1_000) as u64 * rules.look_after_ms / 8_000;
@@ -308,7 +308,7 @@ impl Booking {
             });
         }
         match next_at {
-            Some(next_at) => self.to_booked(next_at, rules),
+            Some(next_at) => self.keep_place(next_at, rules),
             None if self.cancelled => self.end(now, CallbackEnd::Cancelled, outputs),
             None => self.end(now, CallbackEnd::Exhausted, outputs),
         }

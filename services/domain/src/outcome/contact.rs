@@ -159,6 +159,12 @@ impl Changes {
         self.0.push((Slot::Count(counter), 1));
     }
 
+    fn one_if(&mut self, happened: bool, counter: Counter) {
+        if happened {
+            self.one(counter);
+        }
+    }
+
     fn sum(&mut self, counter: Counter, amount: u64) {
         self.0
             .push((Slot::Count(counter), signed(amount.min(DURATION_MAX_MS))));

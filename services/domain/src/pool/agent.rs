@@ -14,16 +14,16 @@ use super::{Invariant, Pool};
 use crate::id::FieldError;
 use crate::{AgentId, ContactId, TimeMs};
 
-/// A report older than what is known by more than this is a repeat: clocks of gateways
-/// differ, and frames take their time.
-const STALE_MS: u64 = 1_000;
+/// A report older than what is known by more than this is a repeat. Frames of one stream
+/// differ in transit by so much; a switch's clock does not matter, only ages are told.
+const STALE_MS: u64 = 50;
 /// Skills a log-on may carry.
 const SKILLS_MAX: usize = 64;
 
 impl Pool {
     /// The agent, if logged on.
     pub(super) fn known_agent(&self, id: &AgentId) -> Result<u32, FieldError> {
-        self.agent_by_id.get(id).copied().ok_or_else(|| FieldError::new("agent_id", "logged on", id))
+        self.agents.find(id).ok_or_else(|| FieldError::new("agent_id", "logged on", id))
     }
 
     /// An agent changed state, or logged on.
@@ -38,7 +38,7 @@ impl Pool {
         if in_snapshot {
             self.seen_agent(source.as_ref(), &update.agent);
         }
-        let known = self.agent_by_id.get(&update.agent).copied();
+        let known = self.agents.find(&update.agent);
         let is_new = known.is_none();
         let index = match known {
             None if update.state == SwitchAgentState::Null => return Ok(()),
@@ -103,7 +103,6 @@ impl Pool {
             changed: false,
         });
         self.agent_counts.0[AgentClass::NotReady as usize] += 1;
-        self.agent_by_id.insert(id, index);
         index
     }
 
@@ -191,13 +190,13 @@ impl Pool {
             match hold.phase {
                 HoldPhase::WrapUp => self.end_wrap_up(index, hold.contact, Disposition::Unspecified, false, out),
                 HoldPhase::Held => {
-                    if let Some(contact) = self.contact_by_id.get(&hold.contact).copied() {
+                    if let Some(contact) = self.contacts.find(hold.contact) {
                         self.unhold(contact);
                         self.sync_contact(contact);
                     }
                 }
                 HoldPhase::Reserved => {
-                    if let Some(contact) = self.contact_by_id.get(&hold.contact).copied() {
+                    if let Some(contact) = self.contacts.find(hold.contact) {
                         let agent = self.agents[index].id.clone();
                         self.emit(contact, EventBody::NotAnswered { agent, cause: Cause::DestOutOfOrder }, out);
                         self.release_current(contact);
@@ -222,7 +221,6 @@ impl Pool {
         if let Some(at) = agent.wake {
             self.timers.remove(&(at, super::Timer::Agent(index)));
         }
-        self.agent_by_id.remove(&agent.id);
         self.freed.retain(|freed| *freed != index);
         if !agent.changed {
             self.changed_agents.push(agent.id);
@@ -236,7 +234,8 @@ impl Pool {
         let since = self.at;
         let record = &mut self.agents[agent].record;
         let over = record.holds.len() >= usize::from(record.capacity) || record.holds.iter().any(|hold| hold.contact == id);
-        record.holds.push(Hold { contact: id, lane, phase, since, talk_ms: 0, wrapped_early: None });
+        let queue = Arc::clone(&self.contacts[contact].record.queue);
+        record.holds.push(Hold { contact: id, queue, lane, phase, since, talk_ms: 0, wrapped_early: None });
         self.lanes[lane as usize].busy += 1;
         if over {
             let detail = format!("agent {} is given contact {id} beyond capacity", self.agents[agent].id);
@@ -269,7 +268,7 @@ impl Pool {
     pub(super) fn release_current(&mut self, contact: u32) {
         let id = self.contacts[contact].id;
         let Some(agent) = self.contacts[contact].record.agent.take() else { return };
-        if let Some(index) = self.agent_by_id.get(&agent).copied() {
+        if let Some(index) = self.agents.find(&agent) {
             self.release_hold(index, id, false);
         }
     }
@@ -279,7 +278,7 @@ impl Pool {
         let id = self.contacts[contact].id;
         let Some(agent) = self.contacts[contact].record.agent.take() else { return };
         self.emit(contact, EventBody::NotAnswered { agent: agent.clone(), cause }, out);
-        if let Some(index) = self.agent_by_id.get(&agent).copied() {
+        if let Some(index) = self.agents.find(&agent) {
             let record = &mut self.agents[index].record;
             record.willing = false;
             record.reported_at = record.reported_at.max(self.at);
@@ -314,7 +313,7 @@ impl Pool {
     pub(super) fn disconnect(&mut self, contact: u32, agent: &AgentId, out: &mut Outputs) {
         let at = self.event_time(contact);
         let id = self.contacts[contact].id;
-        let index = self.agent_by_id.get(agent).copied();
+        let index = self.agents.find(agent);
         let hold = index.and_then(|index| self.hold_mut(index, id));
         let Some((index, hold)) = index.zip(hold) else {
             self.emit(contact, EventBody::Disconnected { agent: agent.clone(), talk_ms: 0 }, out);
@@ -377,7 +376,7 @@ impl Pool {
         let at = self.at;
         let Some(hold) = self.hold_mut(agent, contact) else { return };
         let (handle_ms, lane) = (hold.talk_ms.saturating_add(at.since(hold.since)), hold.lane);
-        let index = self.contact_by_id.get(&contact).copied();
+        let index = self.contacts.find(contact);
         if let Some(index) = index {
             self.measure_handle(lane, handle_ms);
             self.emit(index, EventBody::WrappedUp { agent: id, disposition, handle_ms, timed_out }, out);

@@ -1,9 +1,10 @@
 //! What became of a call: it rings, is answered, fails. Events of one call may come late,
 //! doubled, out of order, or not at all; the switch's word about where a call is counts.
 
-use super::input::{Cause, Disposition, NoticeKind, SwitchAgentState};
+use super::input::{Cause, Disposition, NoticeKind, RoutedBy, SwitchAgentState};
 use super::output::{EventBody, Outputs, QueuedReason};
 use super::record::{HoldPhase, Phase, VirtualState};
+use super::timers::COMMAND_REPEATS_SOON;
 use super::{CallbackEnd, Pool};
 use crate::id::FieldError;
 use crate::AgentId;
@@ -12,6 +13,9 @@ use crate::AgentId;
 const HOLD_OFF_MS: u64 = 1_000;
 /// ... up to this.
 const HOLD_OFF_MAX_MS: u64 = 60_000;
+/// A call that the switch could not move this often, over five minutes, is taken for gone,
+/// its end lost: nothing waits for ever.
+const COMMAND_FAILURES_MAX: u32 = 10;
 
 impl Pool {
     /// The call sits at its queue's device: it can be moved now.
@@ -49,7 +53,7 @@ impl Pool {
             return false;
         }
         self.release_current(index);
-        if let Some(other) = displaced.filter(|_| !has_place).and_then(|other| self.contact_by_id.get(&other).copied()) {
+        if let Some(other) = displaced.filter(|_| !has_place).and_then(|other| self.contacts.find(other)) {
             self.yield_agent(other, out);
         }
         // The agent may have been entered as free by what was just given back.
@@ -177,6 +181,9 @@ impl Pool {
     /// In line, but not matched for a while: the switch could not move the call just now.
     fn hold_off(&mut self, index: u32, out: &mut Outputs) {
         let now = self.now;
+        if self.contacts[index].record.command_failures >= COMMAND_FAILURES_MAX {
+            return self.leg_cleared(index, RoutedBy::Nobody, out);
+        }
         let record = &mut self.contacts[index].record;
         let wait_ms = (HOLD_OFF_MS << record.command_failures.min(6)).min(HOLD_OFF_MAX_MS);
         record.command_failures += 1;
@@ -193,14 +200,27 @@ impl Pool {
         failed: bool,
         out: &mut Outputs,
     ) {
-        if let Some(index) = agent.and_then(|agent| self.agent_by_id.get(agent)).copied() {
+        if let Some(index) = agent.and_then(|agent| self.agents.find(agent)) {
             let record = &mut self.agents[index].record;
-            if record.command.is_some_and(|(id, _)| id == command) {
-                record.command = None;
-                self.sync_agent(index);
+            let state = record.command.filter(|(id, _)| *id == command).map(|(_, state)| state);
+            let given_up = record.command_repeats >= COMMAND_REPEATS_SOON;
+            match state {
+                Some(SwitchAgentState::NotReady) if failed && !given_up => {}
+                // The switch will not have it: its state of the agent stands.
+                Some(SwitchAgentState::NotReady) if failed => {
+                    record.command = None;
+                    record.willing = true;
+                    record.state = SwitchAgentState::Ready;
+                    self.sync_agent(index);
+                }
+                Some(_) => {
+                    record.command = None;
+                    self.sync_agent(index);
+                }
+                None => {}
             }
         }
-        let Some(index) = contact.and_then(|id| self.contact_by_id.get(&id)).copied() else { return };
+        let Some(index) = contact.and_then(|id| self.contacts.find(id)) else { return };
         let record = &mut self.contacts[index].record;
         if record.command != Some(command) {
             return;

@@ -21,7 +21,7 @@ impl Pool {
     pub fn take_changes(&mut self, changes: &mut Changes) {
         changes.clear();
         for id in self.changed_contacts.drain(..) {
-            let record = match self.contact_by_id.get(&id).copied() {
+            let record = match self.contacts.find(id) {
                 Some(index) => {
                     let contact = &mut self.contacts[index];
                     if !std::mem::take(&mut contact.changed) {
@@ -42,7 +42,7 @@ impl Pool {
             changes.contacts.push((id, record));
         }
         for id in self.changed_agents.drain(..) {
-            let record = match self.agent_by_id.get(&id).copied() {
+            let record = match self.agents.find(&id) {
                 Some(index) => {
                     let agent = &mut self.agents[index];
                     if !std::mem::take(&mut agent.changed) {
@@ -133,12 +133,12 @@ impl Pool {
     /// What was loaded is stored already.
     fn unmark(&mut self) {
         for id in std::mem::take(&mut self.changed_contacts) {
-            if let Some(index) = self.contact_by_id.get(&id).copied() {
+            if let Some(index) = self.contacts.find(id) {
                 self.contacts[index].changed = false;
             }
         }
         for id in std::mem::take(&mut self.changed_agents) {
-            if let Some(index) = self.agent_by_id.get(&id).copied() {
+            if let Some(index) = self.agents.find(&id) {
                 self.agents[index].changed = false;
             }
         }
@@ -173,8 +173,8 @@ impl Pool {
         record.capacity = record.capacity.clamp(1, 8);
         record.command_at = self.now;
         let kept = |hold: &super::Hold| {
-            let Some(index) = self.contact_by_id.get(&hold.contact) else { return false };
-            let contact = &self.contacts[*index].record;
+            let Some(index) = self.contacts.find(hold.contact) else { return false };
+            let contact = &self.contacts[index].record;
             let is = |agent: &Option<AgentId>| agent.as_ref() == Some(&id);
             match hold.phase {
                 HoldPhase::Reserved => is(&contact.agent) && matches!(contact.phase, Phase::Assigned | Phase::Alerting),
@@ -188,8 +188,10 @@ impl Pool {
             return;
         }
         for position in 0..record.holds.len() {
-            let contact = self.contact_by_id[&record.holds[position].contact];
-            let lane = self.lane_of(contact);
+            let hold = &record.holds[position];
+            let contact = &self.contacts[self.contacts.find(hold.contact).expect("kept because it is there")];
+            let (queue, language) = (self.catalogue.queue(&hold.queue).unwrap_or(contact.queue), contact.language);
+            let lane = self.lane(queue, language);
             record.holds[position].lane = lane;
             self.lanes[lane as usize].busy += 1;
         }
@@ -212,7 +214,7 @@ impl Pool {
     }
 
     fn is_tied(&mut self, agent: Option<&AgentId>, contact: ContactId) -> bool {
-        let agent = agent.and_then(|agent| self.agent_by_id.get(agent)).copied();
+        let agent = agent.and_then(|agent| self.agents.find(agent));
         agent.is_some_and(|agent| self.hold_mut(agent, contact).is_some())
     }
 

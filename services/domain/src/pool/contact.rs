@@ -76,7 +76,6 @@ impl Pool {
             indexed: Indexed::default(),
             changed: false,
         });
-        self.contact_by_id.insert(id, index);
         index
     }
 
@@ -118,7 +117,7 @@ impl Pool {
         if route.cross_ref.len() > CROSS_REF_BYTES_MAX {
             return Err(FieldError::new("cross_ref", format!("at most {CROSS_REF_BYTES_MAX} bytes"), route.cross_ref.len()));
         }
-        if let Some(index) = self.contact_by_id.get(&id).copied() {
+        if let Some(index) = self.contacts.find(id) {
             return self.route_again(index, source, traceparent, route, out);
         }
         let resolved = self.resolve(&route.line, &route.topic, &route.language)?;
@@ -241,7 +240,8 @@ impl Pool {
             return Ok(default_route(record.decisions));
         }
         let repeated = *record.cross_ref == *route.cross_ref && record.source == source;
-        if repeated && (record.leg_live || record.phase != Phase::Waiting) {
+        if repeated {
+            // Also when that leg is over: a callback comes on a dialogue of its own.
             return Ok(self.answer(index));
         }
         if self.now >= route.deadline {
@@ -277,13 +277,14 @@ impl Pool {
             self.requeue(index, QueuedReason::Recovered, out);
         }
         self.sync_contact(index);
+        self.rematch(index, out);
         self.settle(out);
         Ok(self.answer(index))
     }
 
     /// The destination failed; another, on the same dialogue.
     pub(super) fn reroute(&mut self, id: ContactId, cause: Cause, deadline: TimeMs, out: &mut Outputs) -> ReplyBody {
-        let Some(index) = self.contact_by_id.get(&id).copied() else { return default_route(1) };
+        let Some(index) = self.contacts.find(id) else { return default_route(1) };
         let record = &mut self.contacts[index].record;
         let too_late = self.now >= deadline;
         record.decisions += 1;
@@ -362,7 +363,7 @@ impl Pool {
         cleared: Cleared,
         out: &mut Outputs,
     ) -> Result<(), FieldError> {
-        let Some(index) = self.contact_by_id.get(&id).copied() else {
+        let Some(index) = self.contacts.find(id) else {
             if self.ended.contains_key(&id) {
                 return Ok(());
             }
@@ -387,11 +388,9 @@ impl Pool {
         match record.phase {
             Phase::Waiting | Phase::Assigned | Phase::Alerting => {
                 let ringing = record.phase == Phase::Alerting;
-                let staying = record.staying.clone();
+                let with_someone = record.staying.is_some();
                 self.release_current(index);
-                if let Some(from) = staying {
-                    self.end_transfer(index);
-                    self.disconnect(index, &from, out);
+                if with_someone {
                     self.conclude(index, out);
                 } else if by_default {
                     self.leave_dialogue(index, routed_by, out);

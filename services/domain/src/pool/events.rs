@@ -55,6 +55,7 @@ impl Pool {
     /// The call is over: closed now, or when wrap-ups and the survey are. A callback that
     /// has not ended keeps its place instead.
     pub(super) fn conclude(&mut self, index: u32, out: &mut Outputs) {
+        self.drop_staying(index, out);
         if self.keep_for_callback(index, out) {
             return;
         }
@@ -91,7 +92,6 @@ impl Pool {
     pub(super) fn forget_open(&mut self, index: u32) {
         self.unindex_contact(index);
         let Some(contact) = self.contacts.remove(index) else { return };
-        self.contact_by_id.remove(&contact.id);
         self.remember(contact.id, EndedContact { closed_at: self.now, events: contact.record.sequence });
         if !contact.changed {
             self.changed_contacts.push(contact.id);

@@ -32,7 +32,7 @@ impl Pool {
     pub(super) fn find_agent(&mut self, contact: u32) -> Option<u32> {
         let lane = self.lane_of(contact);
         let contact = &self.contacts[contact];
-        let staying = contact.record.staying.as_ref().and_then(|agent| self.agent_by_id.get(agent)).copied();
+        let staying = contact.record.staying.as_ref().and_then(|agent| self.agents.find(agent));
         let from = usize::from(self.catalogue.queues[usize::from(contact.queue)].proficiency_min) - 1;
         let desk = &self.desks[self.lanes[lane as usize].desk as usize];
         let longest = desk.ready[from..].iter().filter_map(|ready| {
@@ -116,9 +116,8 @@ impl Pool {
         let now = self.now;
         let agent_id = self.agents[agent].id.clone();
         let id = self.contacts[contact].id;
-        if self.hold_mut(agent, id).is_some_and(|hold| hold.phase == HoldPhase::Held) {
-            self.end_agent_hold(contact, agent);
-        }
+        // Whoever is held for its callback is needed no longer, or is the one who takes it.
+        self.unhold(contact);
         if self.contacts[contact].record.agent.is_some() {
             let detail = format!("contact {id} is given to agent {agent_id} while with another");
             self.violation(Invariant::OneCallOneAgent, detail, out);
@@ -211,7 +210,7 @@ impl Pool {
         let contact = &self.contacts[contact];
         let record = &contact.record;
         let Some(id) = record.agent.clone() else { return Answer::DefaultRoute };
-        let Some(index) = self.agent_by_id.get(&id) else { return Answer::DefaultRoute };
+        let Some(index) = self.agents.find(&id) else { return Answer::DefaultRoute };
         let context = ContactContext {
             topic: record.topic.as_ref().to_owned(),
             topic_confidence: record.topic_confidence,
@@ -222,7 +221,7 @@ impl Pool {
             authenticated: record.authenticated,
             callback_code: record.callback.as_ref().map(|callback| callback.code.as_ref().to_owned()).unwrap_or_default(),
         };
-        Answer::Agent { agent: id, device: self.agents[*index].record.device.as_ref().to_owned(), context }
+        Answer::Agent { agent: id, device: self.agents[index].record.device.as_ref().to_owned(), context }
     }
 
     /// The place as last announced, as an answer.

@@ -12,7 +12,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `state`, `index`, `order` | memory layout, indexes kept in step, positions |
+//! | `state`, `index`, `lookup`, `order` | memory layout, indexes kept in step, by id, positions |
 //! | `contact`, `call` | inputs about a contact: routeing; what became of the call |
 //! | `agent` | agents, their places, wrap-up |
 //! | `matching` | who gets whom, and back in line |
@@ -30,6 +30,7 @@ mod events;
 mod expected_wait;
 mod index;
 mod input;
+mod lookup;
 mod matching;
 mod order;
 mod output;
@@ -81,12 +82,10 @@ pub struct Pool {
     at: TimeMs,
 
     contacts: Slab<Contact>,
-    contact_by_id: BTreeMap<ContactId, u32>,
     ended: BTreeMap<ContactId, Ended>,
     ended_order: VecDeque<(TimeMs, ContactId)>,
     forget_at: Option<TimeMs>,
     agents: Slab<Agent>,
-    agent_by_id: BTreeMap<AgentId, u32>,
     agent_counts: AgentCounts,
     /// Agents counted as staff, and at how many desks they sit together.
     staff: (u64, u64),
@@ -175,12 +174,10 @@ impl Pool {
             now: TimeMs::default(),
             at: TimeMs::default(),
             contacts: Slab::default(),
-            contact_by_id: BTreeMap::new(),
             ended: BTreeMap::new(),
             ended_order: VecDeque::new(),
             forget_at: None,
             agents: Slab::default(),
-            agent_by_id: BTreeMap::new(),
             agent_counts: AgentCounts::default(),
             staff: (0, 0),
             languages: Languages::default(),
@@ -266,8 +263,8 @@ impl Pool {
             (Some(id), InputBody::RegisterVirtual(registration)) => {
                 self.register_virtual(id, source, &traceparent, registration, out)
             }
-            (Some(id), body) => match self.contact_by_id.get(&id) {
-                Some(index) => self.about_contact(*index, body, out),
+            (Some(id), body) => match self.contacts.find(id) {
+                Some(index) => self.about_contact(index, body, out),
                 None => self.about_unknown(id, &body),
             },
         };

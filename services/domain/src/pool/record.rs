@@ -268,7 +268,9 @@ pub enum HoldPhase {
 pub struct Hold {
     /// The contact.
     pub contact: ContactId,
-    /// The lane in whose name the agent is busy: an index, rebuilt when loaded.
+    /// The queue in whose name the agent is busy: a transfer moves the contact on, not this.
+    pub queue: Arc<str>,
+    /// The lane of that queue: an index, rebuilt when loaded.
     #[serde(skip)]
     pub(super) lane: u32,
     /// What the agent does for it.

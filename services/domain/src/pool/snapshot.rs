@@ -53,7 +53,7 @@ impl Pool {
             snapshot.contacts.insert(id);
         }
         let agent = call.agent.as_ref().map(|agent| self.known_agent(agent)).transpose()?;
-        let index = match self.contact_by_id.get(&id).copied() {
+        let index = match self.contacts.find(id) {
             Some(index) => index,
             // Its dialogue, or the end of its call, will tell.
             None if call.place == SnapshotPlace::Dialogue => return Ok(()),
@@ -62,7 +62,9 @@ impl Pool {
         let record = &self.contacts[index].record;
         let other_leg = record.leg_live && record.call.as_ref().is_some_and(|known| *known != call.call);
         let virtual_leg = super::index::is_virtual(record) && !record.leg_live;
-        if record.closed || matches!(record.phase, Phase::Over | Phase::Blocked) || other_leg || virtual_leg {
+        // Told again, after the end of that leg was told.
+        let stale = !record.leg_live && self.at <= record.phase_since;
+        if record.closed || matches!(record.phase, Phase::Over | Phase::Blocked) || other_leg || virtual_leg || stale {
             return Ok(());
         }
         self.set_source(index, Some(source));
@@ -75,6 +77,7 @@ impl Pool {
 
     fn place_from_snapshot(&mut self, index: u32, place: SnapshotPlace, agent: Option<u32>, out: &mut Outputs) {
         let phase = self.contacts[index].record.phase;
+        let is_new = self.contacts[index].record.sequence == 1 && phase == Phase::Elsewhere;
         match (place, agent) {
             (SnapshotPlace::Queued, _) if phase == Phase::Talking => {
                 if let Some(from) = self.contacts[index].record.agent.take() {
@@ -86,19 +89,24 @@ impl Pool {
                 self.requeue(index, QueuedReason::Recovered, out);
             }
             (SnapshotPlace::Queued, _) => self.at_queue(index, out),
-            (SnapshotPlace::Alerting, Some(agent)) => {
-                let agent = self.agents[agent].id.clone();
-                // Known above; a refusal would be about the same agent.
-                let _ = self.delivered(index, &agent, out);
-            }
-            (SnapshotPlace::Connected, Some(agent)) => {
-                if matches!(phase, Phase::Leaving | Phase::Elsewhere | Phase::DefaultRouted) {
+            (SnapshotPlace::Alerting | SnapshotPlace::Connected, Some(agent)) => {
+                let was_away = matches!(phase, Phase::Leaving | Phase::Elsewhere | Phase::DefaultRouted);
+                if was_away {
                     self.contacts[index].record.phase = Phase::Waiting;
                 }
                 let agent = self.agents[agent].id.clone();
-                let _ = self.established(index, &agent, out);
+                // The agent is known; a refusal could be about nothing else.
+                let _ = if place == SnapshotPlace::Alerting {
+                    self.delivered(index, &agent, out)
+                } else {
+                    self.established(index, &agent, out)
+                };
+                let record = &mut self.contacts[index].record;
+                if was_away && record.phase == Phase::Waiting {
+                    record.phase = phase;
+                }
             }
-            (SnapshotPlace::DefaultRouted, _) if matches!(phase, Phase::Waiting | Phase::Assigned | Phase::Alerting) => {
+            (SnapshotPlace::DefaultRouted, _) if matches!(phase, Phase::Waiting | Phase::Assigned | Phase::Alerting) || is_new => {
                 self.release_current(index);
                 self.default_routed(index, RoutedBy::DefaultNoLink, out);
             }
@@ -141,9 +149,6 @@ impl Pool {
         self.set_source(index, Some(source));
         let offered = EventBody::Offered { topic_confidence: 0.0, person_asked: false, authenticated: false };
         self.emit(index, offered, out);
-        if call.place != SnapshotPlace::Queued {
-            self.contacts[index].record.phase = Phase::Waiting;
-        }
         Ok(index)
     }
 

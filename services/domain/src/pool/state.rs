@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::lookup::{Key, Lookup};
 use super::order::Order;
 use super::record::{AgentRecord, EndedContact, OpenContact};
 use crate::{AgentId, BootId, CallerId, ContactId, TimeMs};
@@ -194,37 +195,84 @@ impl Languages {
     }
 }
 
-/// A vector with holes, which are filled again.
+/// An item that is looked up by its id.
+pub(super) trait Named {
+    /// The hash of its id.
+    fn hash(&self) -> u64;
+}
+
+impl Named for Contact {
+    fn hash(&self) -> u64 {
+        Key::hash(&self.id)
+    }
+}
+
+impl Named for Agent {
+    fn hash(&self) -> u64 {
+        self.id.as_str().hash()
+    }
+}
+
+/// A vector with holes, which are filled again, and a table of its ids.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     items: Vec<Option<T>>,
     free: Vec<u32>,
+    lookup: Lookup,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), free: Vec::new() }
+        Self { items: Vec::new(), free: Vec::new(), lookup: Lookup::default() }
+    }
+}
+
+fn hash_in<T: Named>(items: &[Option<T>]) -> impl Fn(u32) -> u64 + '_ {
+    |index| items[index as usize].as_ref().map_or(0, Named::hash)
+}
+
+impl<T: Named> Slab<T> {
+    /// Takes an item in; none of its id may be there.
+    pub(super) fn insert(&mut self, item: T) -> u32 {
+        let hash = item.hash();
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.items[index as usize] = Some(item);
+                index
+            }
+            None => {
+                self.items.push(Some(item));
+                u32::try_from(self.items.len() - 1).expect("policy's limits are below 2^32")
+            }
+        };
+        self.lookup.insert(hash, index, hash_in(&self.items));
+        index
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Option<T> {
+        let hash = self.items.get(index as usize)?.as_ref()?.hash();
+        self.lookup.remove(hash, index, hash_in(&self.items));
+        self.free.push(index);
+        self.items[index as usize].take()
+    }
+}
+
+impl Slab<Contact> {
+    /// The contact of this id.
+    pub(super) fn find(&self, id: ContactId) -> Option<u32> {
+        self.lookup.find(id.hash(), |index| self.items[index as usize].as_ref().is_some_and(|item| item.id == id))
+    }
+}
+
+impl Slab<Agent> {
+    /// The agent of this id.
+    pub(super) fn find(&self, id: &AgentId) -> Option<u32> {
+        let is = |index: u32| self.items[index as usize].as_ref().is_some_and(|item| item.id == *id);
+        self.lookup.find(id.as_str().hash(), is)
     }
 }
 
 impl<T> Slab<T> {
-    pub(super) fn insert(&mut self, item: T) -> u32 {
-        if let Some(index) = self.free.pop() {
-            self.items[index as usize] = Some(item);
-            return index;
-        }
-        self.items.push(Some(item));
-        u32::try_from(self.items.len() - 1).expect("policy's limits are below 2^32")
-    }
-
-    pub(super) fn remove(&mut self, index: u32) -> Option<T> {
-        let item = self.items.get_mut(index as usize)?.take();
-        if item.is_some() {
-            self.free.push(index);
-        }
-        item
-    }
-
     pub(super) fn get(&self, index: u32) -> Option<&T> {
         self.items.get(index as usize)?.as_ref()
     }

@@ -19,10 +19,12 @@ pub(super) const TURN_REPEAT_MS: u64 = 5_000;
 pub(super) const TURN_REPEAT_DIALLED_MS: u64 = 30_000;
 /// A notice is told again until acknowledged.
 pub(super) const NOTICE_REPEAT_MS: u64 = 5_000;
-/// A state to set is told again, in case the command was lost on its way ...
-pub(super) const COMMAND_REPEAT_MS: u64 = 5_000;
-/// ... this often.
-pub(super) const COMMAND_REPEATS_MAX: u8 = 3;
+/// A state to set is told again, in case the command was lost on its way or refused ...
+const COMMAND_REPEAT_MS: u64 = 5_000;
+/// ... this often; after that seldom, until the switch confirms it.
+pub(super) const COMMAND_REPEATS_SOON: u8 = 3;
+/// Seldom.
+const COMMAND_REPEAT_SELDOM_MS: u64 = 60_000;
 /// Virtual entries' turns are looked at this often, besides at each departure.
 pub(super) const TURNS_EVERY_MS: u64 = 500;
 
@@ -71,9 +73,13 @@ pub(super) fn contact_wake(record: &OpenContact, pool: &PoolPolicy) -> Option<Ti
 pub(super) fn agent_wake(record: &AgentRecord, pool: &PoolPolicy) -> Option<TimeMs> {
     let wrap_ups = record.holds.iter().filter(|hold| hold.phase == HoldPhase::WrapUp);
     let wrapped = wrap_ups.map(|hold| hold.since.plus(pool.wrap_up_max_ms)).min();
-    let repeats = record.command.is_some() && record.command_repeats < COMMAND_REPEATS_MAX;
-    let command = repeats.then(|| record.command_at.plus(COMMAND_REPEAT_MS));
-    [wrapped, command].into_iter().flatten().min()
+    [wrapped, command_repeat_at(record)].into_iter().flatten().min()
+}
+
+fn command_repeat_at(record: &AgentRecord) -> Option<TimeMs> {
+    record.command?;
+    let soon = record.command_repeats < COMMAND_REPEATS_SOON;
+    Some(record.command_at.plus(if soon { COMMAND_REPEAT_MS } else { COMMAND_REPEAT_SELDOM_MS }))
 }
 
 impl Pool {
@@ -192,11 +198,9 @@ impl Pool {
             }
         }
         let record = &mut self.agents[index].record;
-        let command = record.command.filter(|_| {
-            record.command_at.plus(COMMAND_REPEAT_MS) <= now && record.command_repeats < COMMAND_REPEATS_MAX
-        });
-        if let Some((_, state)) = command {
-            record.command_repeats += 1;
+        let is_due = command_repeat_at(record).is_some_and(|at| at <= now);
+        if let Some((_, state)) = record.command.filter(|_| is_due) {
+            record.command_repeats = record.command_repeats.saturating_add(1);
             self.tell_agent_state(index, state, "repeated", out);
         }
         self.sync_agent(index);
@@ -214,6 +218,7 @@ impl Pool {
 
     /// The switch used its default route.
     pub(super) fn default_routed(&mut self, index: u32, by: RoutedBy, out: &mut Outputs) {
+        self.drop_staying(index, out);
         let record = &mut self.contacts[index].record;
         record.phase = Phase::DefaultRouted;
         record.phase_since = self.now;

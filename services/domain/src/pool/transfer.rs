@@ -67,6 +67,15 @@ impl Pool {
         }
     }
 
+    /// The call leaves us while someone stayed on it: their conversation is over.
+    pub(super) fn drop_staying(&mut self, index: u32, out: &mut Outputs) {
+        let staying = self.contacts[index].record.staying.clone();
+        self.end_transfer(index);
+        if let Some(from) = staying {
+            self.disconnect(index, &from, out);
+        }
+    }
+
     /// Nobody is waited for any more.
     pub(super) fn end_transfer(&mut self, index: u32) {
         let record = &mut self.contacts[index].record;
@@ -99,8 +108,9 @@ impl Pool {
         let to = to.map(|to| self.known_agent(to)).transpose()?;
         let at = self.at;
         let record = &mut self.contacts[index].record;
-        if record.phase != Phase::Talking || record.agent.as_ref() != Some(from) {
-            // Our own transfer, confirmed; or old.
+        let to_himself = to.is_some_and(|to| self.agents[to].id == *from);
+        if record.phase != Phase::Talking || record.agent.as_ref() != Some(from) || to_himself {
+            // Our own transfer, confirmed; or old; or nothing.
             return Ok(());
         }
         record.agent = None;

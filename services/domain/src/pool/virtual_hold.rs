@@ -44,7 +44,7 @@ impl Pool {
         {
             return Err(FieldError::new("register_virtual.window", "from before until", format!("{from} to {until}")));
         }
-        let index = match self.contact_by_id.get(&id).copied() {
+        let index = match self.contacts.find(id) {
             Some(index) => index,
             None => self.rebuild_virtual(id, source, traceparent, &registration, out)?,
         };
@@ -130,12 +130,14 @@ impl Pool {
         while let Some((arrived_at, id, contact)) = self.lanes[lane as usize].turns.first().copied() {
             let ahead = self.lanes[lane as usize].order.ahead((arrived_at, id));
             let ring_ms = self.contacts[contact].record.callback.as_ref().map_or(0, |callback| callback.ring_ms);
-            if self.wait(lane, ahead).expected_ms >= ring_ms {
+            let idle = self.find_agent(contact);
+            // Who is ahead may be between two attempts: an idle agent is not kept for them.
+            if idle.is_none() && self.wait(lane, ahead).expected_ms >= ring_ms {
                 break;
             }
             let hold_wanted = self.next_agent_ms(lane) > ring_ms;
             self.begin_turn(contact, hold_wanted);
-            match self.find_agent(contact).filter(|_| hold_wanted) {
+            match idle.filter(|_| hold_wanted) {
                 Some(agent) => self.hold_for_turn(contact, agent, out),
                 None => self.tell_turn(contact, out),
             }
@@ -191,20 +193,9 @@ impl Pool {
         let Some(agent) = callback.held.take() else { return };
         callback.agent_held_ms += now.since(callback.held_since);
         callback.hold_wanted = false;
-        if let Some(agent) = self.agent_by_id.get(&agent).copied() {
+        if let Some(agent) = self.agents.find(&agent) {
             self.release_hold(agent, id, false);
         }
-    }
-
-    /// The held agent is about to be given to the contact.
-    pub(super) fn end_agent_hold(&mut self, index: u32, agent: u32) {
-        let (now, id) = (self.now, self.contacts[index].id);
-        if let Some(callback) = &mut self.contacts[index].record.callback
-            && callback.held.take().is_some()
-        {
-            callback.agent_held_ms += now.since(callback.held_since);
-        }
-        self.release_hold(agent, id, false);
     }
 
     /// A deadline of an entry whose turn it is.
@@ -236,7 +227,7 @@ impl Pool {
         if !waiting {
             return;
         }
-        match held.and_then(|agent| self.agent_by_id.get(&agent)).copied() {
+        match held.and_then(|agent| self.agents.find(&agent)) {
             Some(agent) => self.assign(index, agent, out),
             None => self.requeue(index, QueuedReason::Callback, out),
         }
@@ -245,10 +236,15 @@ impl Pool {
     /// The leg is gone. If a callback is open its place is kept: true.
     pub(super) fn keep_for_callback(&mut self, index: u32, out: &mut Outputs) -> bool {
         let now = self.now;
-        let record = &mut self.contacts[index].record;
+        let record = &self.contacts[index].record;
         let Some(state) = record.callback.as_ref().map(|callback| callback.state) else { return false };
+        if state == VirtualState::Ended {
+            return false;
+        }
+        self.drop_staying(index, out);
+        let record = &mut self.contacts[index].record;
         match state {
-            VirtualState::Ended => return false,
+            VirtualState::Ended => {}
             VirtualState::Live => self.leg_lost(index, out),
             VirtualState::InLine | VirtualState::Window | VirtualState::Due | VirtualState::Missed => {
                 record.leg_live = false;

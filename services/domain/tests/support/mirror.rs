@@ -18,6 +18,8 @@ pub(crate) struct Mirror {
     pub(crate) meta: MetaRecord,
     /// Events so far of each contact: last sequence, last time, first arrival, closed.
     log: BTreeMap<ContactId, Story>,
+    /// How often each kind of event came.
+    pub(crate) kinds: BTreeMap<String, u64>,
     changes: Changes,
 }
 
@@ -95,6 +97,10 @@ impl Mirror {
         assert_eq!(first, event.sequence == 1, "offered is the first: {event:?}");
         assert!(event.at >= story.at, "back in time: {event:?}");
         assert_eq!(event.arrived_at, story.arrived_at, "arrival changed: {event:?}");
+        let kind = super::short(&event.body);
+        let kind = kind.split(|letter: char| letter.is_ascii_digit() || letter == '=').next().unwrap_or_default();
+        let kind = kind.trim_end().trim_end_matches(" a").to_owned();
+        *self.kinds.entry(kind).or_insert(0) += 1;
         story.sequence = event.sequence;
         story.at = event.at;
         match &event.body {

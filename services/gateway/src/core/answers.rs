@@ -146,8 +146,8 @@ pub(super) fn queue_treatment(queue: wire::QueueAnswer) -> (String, cti::QueueTr
 }
 
 /// The agent a command is about; empty: none.
-pub(super) fn agent_of(command: &SwitchCommand) -> String {
-    use switch_command::Body;
+pub(super) fn agent_of(command: &wire::SwitchCommand) -> String {
+    use wire::switch_command::Body;
     match &command.body {
         Some(Body::DeflectToAgent(agent)) => agent.agent_id.clone(),
         Some(Body::TransferToAgent(to)) => to
@@ -161,40 +161,42 @@ pub(super) fn agent_of(command: &SwitchCommand) -> String {
 }
 
 /// A command of routing as the switch is told it.
-pub(super) fn command_body(body: switch_command::Body) -> command::Body {
-    use switch_command::Body;
-    let device = |id: String| Some(Device { id });
+pub(super) fn command_body(body: wire::switch_command::Body) -> cti::command::Body {
+    use wire::switch_command::Body;
+    let device = |id: String| Some(cti::Device { id });
     match body {
         Body::DeflectToAgent(agent) => {
             let (id, treatment) = agent_treatment(agent);
-            let treatment = Some(deflect_call::Treatment::Agent(treatment));
-            command::Body::Deflect(DeflectCall {
+            let treatment = Some(cti::deflect_call::Treatment::Agent(treatment));
+            cti::command::Body::Deflect(cti::DeflectCall {
                 new_destination: device(id),
                 treatment,
             })
         }
         Body::DeflectToQueue(queue) => {
             let (id, treatment) = queue_treatment(queue);
-            let treatment = Some(deflect_call::Treatment::Queue(treatment));
-            command::Body::Deflect(DeflectCall {
+            let treatment = Some(cti::deflect_call::Treatment::Queue(treatment));
+            cti::command::Body::Deflect(cti::DeflectCall {
                 new_destination: device(id),
                 treatment,
             })
         }
         Body::DeflectToMessage(message) => {
-            let treatment = Some(deflect_call::Treatment::Message(MessageTreatment {
-                announcement: message.announcement.clone(),
-                reason: i32::try_from(message.reason).unwrap_or(0),
-            }));
-            command::Body::Deflect(DeflectCall {
+            let treatment = Some(cti::deflect_call::Treatment::Message(
+                cti::MessageTreatment {
+                    announcement: message.announcement.clone(),
+                    reason: i32::try_from(message.reason).unwrap_or(0),
+                },
+            ));
+            cti::command::Body::Deflect(cti::DeflectCall {
                 new_destination: device(message.announcement),
                 treatment,
             })
         }
         Body::TransferToAgent(to) => {
             let (id, treatment) = agent_treatment(to.agent.unwrap_or_default());
-            let treatment = Some(single_step_transfer::Treatment::Agent(treatment));
-            command::Body::Transfer(SingleStepTransfer {
+            let treatment = Some(cti::single_step_transfer::Treatment::Agent(treatment));
+            cti::command::Body::Transfer(cti::SingleStepTransfer {
                 transferred_to: device(id),
                 warm: to.warm,
                 treatment,
@@ -202,14 +204,14 @@ pub(super) fn command_body(body: switch_command::Body) -> command::Body {
         }
         Body::TransferToQueue(to) => {
             let (id, treatment) = queue_treatment(to.queue.unwrap_or_default());
-            let treatment = Some(single_step_transfer::Treatment::Queue(treatment));
-            command::Body::Transfer(SingleStepTransfer {
+            let treatment = Some(cti::single_step_transfer::Treatment::Queue(treatment));
+            cti::command::Body::Transfer(cti::SingleStepTransfer {
                 transferred_to: device(id),
                 warm: to.warm,
                 treatment,
             })
         }
-        Body::SetAgentState(set) => command::Body::SetAgentState(SetAgentState {
+        Body::SetAgentState(set) => cti::command::Body::SetAgentState(cti::SetAgentState {
             agent_id: set.agent_id,
             state: i32::try_from(set.state).unwrap_or(0),
             reason: set.reason,

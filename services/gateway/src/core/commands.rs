@@ -15,11 +15,10 @@ use domain::{ContactId, TimeMs};
 use proto::callback::v1::{Dial, DialResult};
 use proto::convert::cti as check;
 use proto::cti::v1::{
-    AnnounceBooking, CallRef, Command, CommandError, CommandResult, CommandsResponse, DeflectCall,
-    Device, DialOutcome, Hello, MakeCall, MessageTreatment, SetAgentState, SingleStepTransfer,
-    command, deflect_call, single_step_transfer,
+    AnnounceBooking, CallRef, Command, CommandError, CommandResult, CommandsResponse, Device,
+    DialOutcome, Hello, MakeCall, command,
 };
-use proto::routing::v1::{CommandOutcome, SwitchCommand, switch_command};
+use proto::routing::v1::{CommandOutcome, SwitchCommand};
 
 use super::dialogues::primary_tag;
 use super::{Core, LinkId, Moment, Outgoing, Role, Source, answers};

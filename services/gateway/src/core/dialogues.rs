@@ -17,17 +17,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use domain::id::FieldError;
-use domain::invariant::Invariant;
 use domain::{ContactId, TimeMs};
 use proto::convert::cti as check;
-use proto::cti::v1::{
-    ReRoute, RouteEnd, RouteEndError, RouteRequest, RouteSelect, mesh_dialogue_message as mesh,
-};
+use proto::cti::v1::{RouteEndError, RouteRequest, mesh_dialogue_message as mesh};
 use proto::routing::v1 as wire;
 
-use super::answers;
-use super::{ContactMemo, Core, Moment, Source};
-use crate::metrics::{Answered, Classified, Limit, RefusedClass};
+use super::{Core, Moment, Source};
+use crate::metrics::{Answered, Classified, RefusedClass};
 
 /// What the wheel fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

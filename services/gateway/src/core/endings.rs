@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use domain::TimeMs;
-use domain::id::FieldError;
 use domain::invariant::Invariant;
 use proto::convert::cti as check;
 use proto::cti::v1::{RouteEnd, RouteEndError, RouteSelect, mesh_dialogue_message as mesh};
@@ -51,7 +50,12 @@ impl Core {
         self.finish(now, number, kind, holds, mesh::Body::Select(select));
     }
 
-    pub(super) fn refuse_by_routing(&mut self, session: u64, cross_ref: &str, refused: &wire::Refused) {
+    pub(super) fn refuse_by_routing(
+        &mut self,
+        session: u64,
+        cross_ref: &str,
+        refused: &wire::Refused,
+    ) {
         self.metrics.refusals.inc(RefusedClass::Routing as usize);
         let refusal = proto::cti::v1::Refusal {
             about: cross_ref.to_owned(),
@@ -80,7 +84,14 @@ impl Core {
     }
 
     /// The one way from active to answered.
-    pub(super) fn finish(&mut self, now: Moment, number: u64, kind: Answered, holds: bool, body: mesh::Body) {
+    pub(super) fn finish(
+        &mut self,
+        now: Moment,
+        number: u64,
+        kind: Answered,
+        holds: bool,
+        body: mesh::Body,
+    ) {
         let Some(dialogue) = self.dialogues.get_mut(&number) else {
             return;
         };

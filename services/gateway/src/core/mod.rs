@@ -50,7 +50,7 @@ use domain::policy::Policy;
 use domain::{ContactId, TimeMs};
 use proto::{callback, cti, intent, routing as wire};
 
-use crate::admission::{Admission, Bucket};
+use crate::admission::Admission;
 use crate::config::Config;
 use crate::keys::Keys;
 use crate::memory::Memory;

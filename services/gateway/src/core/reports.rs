@@ -11,7 +11,11 @@ use crate::metrics::Limit;
 const UNBOUNDED_REPORTS_MAX: usize = 65_536;
 
 impl Core {
-    pub(super) fn report_done(&mut self, origin: Origin, refused: Option<proto::routing::v1::Refused>) {
+    pub(super) fn report_done(
+        &mut self,
+        origin: Origin,
+        refused: Option<proto::routing::v1::Refused>,
+    ) {
         let Origin::Event { source, event_seq } = origin else {
             return;
         };

@@ -16,13 +16,11 @@ use std::sync::Arc;
 use domain::ContactId;
 use domain::id::FieldError;
 use proto::routing::v1::{
-    CommandOutcome, Input, LinkRequest, LinkResponse, PeerHello, PeerRole, RouteFailed, SwitchBoot,
-    input, reply,
+    CommandOutcome, Input, LinkRequest, LinkResponse, PeerHello, PeerRole, reply,
 };
 
 use super::dialogues::State;
 use super::{Core, LinkId, Moment, Outgoing, Role, Source};
-use crate::metrics::Limit;
 
 /// Inputs in a frame.
 const INPUTS_MAX: usize = 512;

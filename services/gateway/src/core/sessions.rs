@@ -15,13 +15,12 @@ use domain::TimeMs;
 use domain::id::FieldError;
 use proto::convert::cti as check;
 use proto::cti::v1::{
-    DialoguesRequest, DialoguesResponse, Hello, MeshDialogueMessage, Refusal, RouteEnd,
-    RouteEndError, SwitchDialogueMessage, SystemCondition, SystemStatus, Welcome,
-    mesh_dialogue_message as mesh, switch_dialogue_message::Body,
+    DialoguesRequest, DialoguesResponse, Hello, MeshDialogueMessage, Refusal, SystemCondition,
+    SystemStatus, Welcome, mesh_dialogue_message as mesh,
 };
 
 use super::{Core, LinkId, Malformed, Moment, Outgoing, Role, Source};
-use crate::metrics::{Answered, Limit, RefusedClass};
+use crate::metrics::Limit;
 
 /// Answers of which a resumed session may ask again: what 256 full frames carry.
 const SENT_MAX: usize = 4_096;

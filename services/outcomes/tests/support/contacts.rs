@@ -93,11 +93,29 @@ pub(crate) fn trace(contact: ContactId) -> String {
     format!("00-{:032x}-{:016x}-00", contact.0 | 1, 7)
 }
 
-/// The events of `count` contacts, those of each in order, contacts interleaved. Times are
-/// in the two days before `now`.
+/// When contacts arrive, and how many callers they are of.
+#[derive(Clone, Copy)]
+pub(crate) struct Crowd {
+    pub(crate) from: TimeMs,
+    pub(crate) until: TimeMs,
+    pub(crate) callers: u128,
+}
+
+/// The events of `count` contacts of the two days before `now`, of few callers: they come
+/// again, and their contacts lie in different partitions.
 pub(crate) fn contacts(seed: u64, count: u64, now: TimeMs) -> Vec<Event> {
+    let crowd = Crowd {
+        from: now.minus(48 * HOUR_MS),
+        until: now.minus(3 * HOUR_MS),
+        callers: 60,
+    };
+    crowded(seed, count, crowd)
+}
+
+/// The events of `count` contacts, those of each in order, contacts interleaved.
+pub(crate) fn crowded(seed: u64, count: u64, crowd: Crowd) -> Vec<Event> {
     let mut random = StdRng::seed_from_u64(seed);
-    let mut all: Vec<Vec<Event>> = (0..count).map(|_| contact(&mut random, now)).collect();
+    let mut all: Vec<Vec<Event>> = (0..count).map(|_| contact(&mut random, crowd)).collect();
     let mut mixed = Vec::new();
     // A window of some forty live contacts, as on a busy line.
     let mut live: Vec<std::collections::VecDeque<Event>> = Vec::new();
@@ -122,8 +140,8 @@ fn pick<'a, T: ?Sized>(random: &mut StdRng, from: &[&'a T]) -> &'a T {
     from[random.random_range(0..from.len())]
 }
 
-fn contact(random: &mut StdRng, now: TimeMs) -> Vec<Event> {
-    let arrived_at = now.minus(random.random_range(3 * HOUR_MS..48 * HOUR_MS));
+fn contact(random: &mut StdRng, crowd: Crowd) -> Vec<Event> {
+    let arrived_at = TimeMs(random.random_range(crowd.from.0..crowd.until.0));
     let topic = pick(
         random,
         &["REF_STATUS", "REF_DELAY", "COL_BALANCE", "META_OPERATOR"],
@@ -132,10 +150,9 @@ fn contact(random: &mut StdRng, now: TimeMs) -> Vec<Event> {
         contact: ContactId(random.random()),
         arrived_at,
         at: arrived_at,
-        // Few callers: they come again, and their contacts lie in different partitions.
         caller: random
             .random_bool(0.9)
-            .then(|| CallerId(random.random_range(1..60))),
+            .then(|| CallerId(random.random_range(0..crowd.callers))),
         line: pick(random, &["individual", "business", "practitioner"]),
         topic,
         queue: "",

@@ -28,17 +28,16 @@ impl ContactState {
                 high_ms,
                 ..
             } => {
-                if self.seen.first(Seen::QUEUED) {
-                    changes.one(Counter::Queued);
-                    // Nothing was announced if all three are 0.
-                    if *high_ms > 0 || *expected_wait_ms > 0 {
-                        self.announced = Some(Announced {
-                            at: event.at,
-                            expected_ms: *expected_wait_ms,
-                            low_ms: *low_ms,
-                            high_ms: *high_ms,
-                        });
-                    }
+                let first = self.seen.first(Seen::QUEUED);
+                changes.one_if(first, Counter::Queued);
+                // Nothing was announced if both are 0.
+                if first && (*high_ms > 0 || *expected_wait_ms > 0) {
+                    self.announced = Some(Announced {
+                        at: event.at,
+                        expected_ms: *expected_wait_ms,
+                        low_ms: *low_ms,
+                        high_ms: *high_ms,
+                    });
                 }
             }
             EventBody::Established { .. } => self.established(event, rules, changes, effects),
@@ -74,9 +73,8 @@ impl ContactState {
             }
             EventBody::Abandoned { ringing, .. } => self.abandoned(event, *ringing, rules, changes),
             EventBody::DefaultRouted { .. } => {
-                if self.seen.first(Seen::DEFAULT_ROUTED) {
-                    changes.one(Counter::DefaultRouted);
-                }
+                let first = self.seen.first(Seen::DEFAULT_ROUTED);
+                changes.one_if(first, Counter::DefaultRouted);
             }
             EventBody::Blocked { reason } => self.blocked(*reason, rules, changes),
             EventBody::SurveyAnswered(answers) => self.survey(answers, changes),
@@ -267,14 +265,12 @@ impl ContactState {
     fn callback(&mut self, event: &Event, changes: &mut Changes, effects: &mut Effects) {
         match &event.body {
             EventBody::OfferMade { .. } => {
-                if self.seen.first(Seen::OFFERED_CALLBACK) {
-                    changes.one(Counter::CallbackOffered);
-                }
+                let first = self.seen.first(Seen::OFFERED_CALLBACK);
+                changes.one_if(first, Counter::CallbackOffered);
             }
             EventBody::OfferDeclined => {
-                if self.seen.first(Seen::DECLINED_CALLBACK) {
-                    changes.one(Counter::CallbackDeclined);
-                }
+                let first = self.seen.first(Seen::DECLINED_CALLBACK);
+                changes.one_if(first, Counter::CallbackDeclined);
             }
             EventBody::CallbackBooked { window } => {
                 if !self.seen.first(Seen::BOOKED) {
