@@ -48,14 +48,14 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Check a record again
+    /// Check a record again against a Kafka that still has the topic
     Check {
         /// record.jsonl of a run
         #[arg(long)]
         record: PathBuf,
-        /// Bootstrap addresses of the Kafka that still has the topic; absent: the copy beside the record
+        /// Bootstrap addresses
         #[arg(long)]
-        kafka: Option<String>,
+        kafka: String,
     },
     /// Write report.html again from a report.json
     Report {
@@ -91,7 +91,11 @@ impl Common {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("trunkline"),
         };
-        anyhow::ensure!(path.is_file(), "no trunkline binary at {}: build it, or name it with --trunkline", path.display());
+        anyhow::ensure!(
+            path.is_file(),
+            "no trunkline binary at {}: build it, or name it with --trunkline",
+            path.display()
+        );
         Ok(path)
     }
 
@@ -100,7 +104,8 @@ impl Common {
         let folder = self.reports.join(name);
         let logs = folder.join("logs");
         if logs.is_dir() {
-            std::fs::remove_dir_all(&logs).with_context(|| format!("emptying {}", logs.display()))?;
+            std::fs::remove_dir_all(&logs)
+                .with_context(|| format!("emptying {}", logs.display()))?;
         }
         std::fs::create_dir_all(&logs).with_context(|| format!("making {}", logs.display()))?;
         Ok((folder, logs))
@@ -111,14 +116,18 @@ impl Cli {
     /// Carries it out; false: a promise was broken.
     pub(crate) async fn run(self) -> anyhow::Result<bool> {
         match self.command {
-            Command::Demo { scenario, kafka, common } => demo(&scenario, kafka, &common).await,
+            Command::Demo {
+                scenario,
+                kafka,
+                common,
+            } => demo(&scenario, kafka, &common).await,
             Command::Load { scenario, common } => load(&scenario, &common).await,
             Command::Bench { seconds, common } => {
                 let (_, logs) = common.folder("bench")?;
                 bench::run(&common.binary()?, seconds, &logs).await?;
                 Ok(true)
             }
-            Command::Check { record, kafka } => check(&record, kafka.as_deref()).await,
+            Command::Check { record, kafka } => check(&record, &kafka).await,
             Command::Report { file } => {
                 let report = Report::read(&file)?;
                 let page = report.write(file.parent().unwrap_or(Path::new(".")))?;
@@ -135,17 +144,36 @@ async fn demo(name: &str, kafka: Kafka, common: &Common) -> anyhow::Result<bool>
     let mut loaded = scenario::load(name, scratch.path())?;
     loaded.scenario.seed = common.seed.unwrap_or(loaded.scenario.seed);
     let (folder, logs) = common.folder(&loaded.scenario.name)?;
-    say(&format!("{}: starting trunkline dev", loaded.scenario.title));
+    say(&format!(
+        "{}: starting trunkline dev",
+        loaded.scenario.title
+    ));
     let kafka = match kafka {
         Kafka::Embedded => "embedded",
         Kafka::Apache => "apache",
     };
     let dev = Dev::start(&binary, loaded.policy_dir.as_deref(), kafka, &logs).await?;
-    say(&format!("the mesh is ready, Kafka: {}; {} s of calls follow", dev.kafka, loaded.scenario.seconds));
+    say(&format!(
+        "the mesh is ready, Kafka: {}; {} s of calls follow",
+        dev.kafka, loaded.scenario.seconds
+    ));
     let record = folder.join("record.jsonl");
-    play::play(&loaded, std::slice::from_ref(&dev.gateway), &dev.kafka, &record, drop).await?;
+    play::play(
+        &loaded,
+        std::slice::from_ref(&dev.gateway),
+        &dev.kafka,
+        &record,
+        drop,
+    )
+    .await?;
     say("checking every promise against the switch's record and the event log");
-    let judged = play::judge(&record, &dev.places, &loaded.policy, &loaded.scenario.expect).await?;
+    let judged = play::judge(
+        &record,
+        &dev.places,
+        &loaded.policy,
+        &loaded.scenario.expect,
+    )
+    .await?;
     dev.stop().await?;
     conclude(&judged, &loaded.policy, &folder)
 }
@@ -156,17 +184,28 @@ async fn load(name: &str, common: &Common) -> anyhow::Result<bool> {
     let mut loaded = scenario::load(name, scratch.path())?;
     loaded.scenario.seed = common.seed.unwrap_or(loaded.scenario.seed);
     let (folder, logs) = common.folder(&loaded.scenario.name)?;
-    say(&format!("{}: starting Redis, Kafka and every role", loaded.scenario.title));
+    say(&format!(
+        "{}: starting Redis, Kafka and every role",
+        loaded.scenario.title
+    ));
     let roles = Roles::start(&binary, &loaded, &logs).await?;
     let (places, gateways) = (roles.places(), roles.addresses("gateway"));
-    say(&format!("every role is ready; {} s of calls follow", loaded.scenario.seconds));
+    say(&format!(
+        "every role is ready; {} s of calls follow",
+        loaded.scenario.seconds
+    ));
     let record = folder.join("record.jsonl");
     let mut suffering = None;
     let mut roles = Some(roles);
     let faults = loaded.scenario.faults.clone();
     play::play(&loaded, &gateways, "Apache Kafka", &record, |cue| {
         if let Some(roles) = roles.take() {
-            suffering = Some(tokio::spawn(roles.suffer(faults, cue.began, cue.events_node, cue.notes)));
+            suffering = Some(tokio::spawn(roles.suffer(
+                faults,
+                cue.began,
+                cue.events_node,
+                cue.notes,
+            )));
         }
     })
     .await?;
@@ -178,24 +217,38 @@ async fn load(name: &str, common: &Common) -> anyhow::Result<bool> {
     conclude(&judged, &loaded.policy, &folder)
 }
 
-async fn check(record: &Path, kafka: Option<&str>) -> anyhow::Result<bool> {
+async fn check(record: &Path, kafka: &str) -> anyhow::Result<bool> {
     let lines = crate::record::read(record)?;
     let name = lines.iter().find_map(|line| match &line.entry {
         crate::record::Entry::Run(run) => Some(run.scenario.clone()),
         _ => None,
     });
     let scratch = tempfile::tempdir()?;
-    let loaded = scenario::load(&name.context("the record does not begin with its run")?, scratch.path())?;
+    let loaded = scenario::load(
+        &name.context("the record does not begin with its run")?,
+        scratch.path(),
+    )?;
     let judged = play::check_again(record, kafka, &loaded.policy, &loaded.scenario.expect).await?;
-    conclude(&judged, &loaded.policy, record.parent().unwrap_or(Path::new(".")))
+    conclude(
+        &judged,
+        &loaded.policy,
+        record.parent().unwrap_or(Path::new(".")),
+    )
 }
 
-fn conclude(judged: &Judged, policy: &domain::policy::Policy, folder: &Path) -> anyhow::Result<bool> {
+fn conclude(
+    judged: &Judged,
+    policy: &domain::policy::Policy,
+    folder: &Path,
+) -> anyhow::Result<bool> {
     let report = Report::of(judged, policy)?;
     let page = report.write(folder)?;
     say(&format!("{}\nreport: {}", report.summary(), page.display()));
     if let Some(evidence) = write_evidence(judged, folder)? {
-        say(&format!("what is known of the contacts concerned: {}", evidence.display()));
+        say(&format!(
+            "what is known of the contacts concerned: {}",
+            evidence.display()
+        ));
     }
     Ok(report.kept)
 }

@@ -92,7 +92,10 @@ impl Dice {
                 return index;
             }
         }
-        weights.iter().rposition(|weight| *weight > 0.0).unwrap_or(0)
+        weights
+            .iter()
+            .rposition(|weight| *weight > 0.0)
+            .unwrap_or(0)
     }
 
     /// How long a caller holds on, drawn from the survival curve of the oracle
@@ -166,7 +169,9 @@ mod tests {
     fn distributions_have_the_moments_they_are_named_by() {
         let mut dice = Dice::new(11, 0);
         let count = 200_000;
-        let mean = |mut draw: Box<dyn FnMut() -> f64>| (0..count).map(|_| draw()).sum::<f64>() / f64::from(count);
+        let mean = |mut draw: Box<dyn FnMut() -> f64>| {
+            (0..count).map(|_| draw()).sum::<f64>() / f64::from(count)
+        };
         let lognormal = mean(Box::new(move || dice.lognormal(840.0, 1.23)));
         assert!((lognormal / 840.0 - 1.0).abs() < 0.03, "{lognormal}");
         let exponential = mean(Box::new(move || dice.exponential(5.0)));
@@ -183,7 +188,8 @@ mod tests {
         let count = 200_000;
         let draws: Vec<f64> = (0..count).map(|_| dice.patience(PATIENCE_MEAN_S)).collect();
         for (seconds, share) in [(60.0, 0.8214), (300.0, 0.487), (600.0, 0.2636)] {
-            let held = draws.iter().filter(|draw| **draw > seconds).count() as f64 / f64::from(count);
+            let held =
+                draws.iter().filter(|draw| **draw > seconds).count() as f64 / f64::from(count);
             assert!((held - share).abs() < 0.005, "{seconds} s: {held}");
         }
         let mean = draws.iter().sum::<f64>() / f64::from(count);

@@ -29,7 +29,12 @@ const RECONNECT: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// A stream is being opened: its first frame goes into the sender.
-    Opening { node: usize, kind: StreamKind, generation: u64, sender: Sender },
+    Opening {
+        node: usize,
+        kind: StreamKind,
+        generation: u64,
+        sender: Sender,
+    },
     /// A frame of dialogues.
     Dialogues(usize, cti::DialoguesResponse),
     /// A frame about events.
@@ -37,7 +42,11 @@ pub(crate) enum Inbound {
     /// A frame of commands.
     Commands(usize, cti::CommandsResponse),
     /// The stream is lost.
-    Lost { node: usize, kind: StreamKind, generation: u64 },
+    Lost {
+        node: usize,
+        kind: StreamKind,
+        generation: u64,
+    },
 }
 
 /// The way to the wire.
@@ -114,7 +123,12 @@ pub(crate) fn endpoint(address: &str) -> anyhow::Result<Endpoint> {
         .keep_alive_timeout(Duration::from_secs(5)))
 }
 
-async fn keep_open(node: usize, kind: StreamKind, endpoint: Endpoint, inbound: mpsc::Sender<Inbound>) {
+async fn keep_open(
+    node: usize,
+    kind: StreamKind,
+    endpoint: Endpoint,
+    inbound: mpsc::Sender<Inbound>,
+) {
     let mut generation = 0;
     loop {
         if let Ok(channel) = endpoint.connect().await {
@@ -127,7 +141,15 @@ async fn keep_open(node: usize, kind: StreamKind, endpoint: Endpoint, inbound: m
             if let Err(status) = ended {
                 tracing::debug!(node, ?kind, %status, "stream lost");
             }
-            if inbound.send(Inbound::Lost { node, kind, generation }).await.is_err() {
+            if inbound
+                .send(Inbound::Lost {
+                    node,
+                    kind,
+                    generation,
+                })
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -138,36 +160,87 @@ async fn keep_open(node: usize, kind: StreamKind, endpoint: Endpoint, inbound: m
     }
 }
 
-async fn dialogues(node: usize, generation: u64, channel: Channel, inbound: &mpsc::Sender<Inbound>) -> Result<(), tonic::Status> {
+async fn dialogues(
+    node: usize,
+    generation: u64,
+    channel: Channel,
+    inbound: &mpsc::Sender<Inbound>,
+) -> Result<(), tonic::Status> {
     let (sender, frames) = mpsc::channel(FRAMES_MAX);
     let sender = Sender::Dialogues(sender);
-    tell(inbound, Inbound::Opening { node, kind: StreamKind::Dialogues, generation, sender }).await?;
+    tell(
+        inbound,
+        Inbound::Opening {
+            node,
+            kind: StreamKind::Dialogues,
+            generation,
+            sender,
+        },
+    )
+    .await?;
     let mut client = RoutingDialogueServiceClient::new(channel);
-    let mut stream = client.dialogues(ReceiverStream::new(frames)).await?.into_inner();
+    let mut stream = client
+        .dialogues(ReceiverStream::new(frames))
+        .await?
+        .into_inner();
     while let Some(frame) = stream.message().await? {
         tell(inbound, Inbound::Dialogues(node, frame)).await?;
     }
     Ok(())
 }
 
-async fn events(node: usize, generation: u64, channel: Channel, inbound: &mpsc::Sender<Inbound>) -> Result<(), tonic::Status> {
+async fn events(
+    node: usize,
+    generation: u64,
+    channel: Channel,
+    inbound: &mpsc::Sender<Inbound>,
+) -> Result<(), tonic::Status> {
     let (sender, frames) = mpsc::channel(FRAMES_MAX);
     let sender = Sender::Events(sender);
-    tell(inbound, Inbound::Opening { node, kind: StreamKind::Events, generation, sender }).await?;
+    tell(
+        inbound,
+        Inbound::Opening {
+            node,
+            kind: StreamKind::Events,
+            generation,
+            sender,
+        },
+    )
+    .await?;
     let mut client = MonitoringServiceClient::new(channel);
-    let mut stream = client.events(ReceiverStream::new(frames)).await?.into_inner();
+    let mut stream = client
+        .events(ReceiverStream::new(frames))
+        .await?
+        .into_inner();
     while let Some(frame) = stream.message().await? {
         tell(inbound, Inbound::Events(node, frame)).await?;
     }
     Ok(())
 }
 
-async fn commands(node: usize, generation: u64, channel: Channel, inbound: &mpsc::Sender<Inbound>) -> Result<(), tonic::Status> {
+async fn commands(
+    node: usize,
+    generation: u64,
+    channel: Channel,
+    inbound: &mpsc::Sender<Inbound>,
+) -> Result<(), tonic::Status> {
     let (sender, frames) = mpsc::channel(FRAMES_MAX);
     let sender = Sender::Commands(sender);
-    tell(inbound, Inbound::Opening { node, kind: StreamKind::Commands, generation, sender }).await?;
+    tell(
+        inbound,
+        Inbound::Opening {
+            node,
+            kind: StreamKind::Commands,
+            generation,
+            sender,
+        },
+    )
+    .await?;
     let mut client = CallControlServiceClient::new(channel);
-    let mut stream = client.commands(ReceiverStream::new(frames)).await?.into_inner();
+    let mut stream = client
+        .commands(ReceiverStream::new(frames))
+        .await?
+        .into_inner();
     while let Some(frame) = stream.message().await? {
         tell(inbound, Inbound::Commands(node, frame)).await?;
     }
@@ -175,5 +248,8 @@ async fn commands(node: usize, generation: u64, channel: Channel, inbound: &mpsc
 }
 
 async fn tell(inbound: &mpsc::Sender<Inbound>, what: Inbound) -> Result<(), tonic::Status> {
-    inbound.send(what).await.map_err(|_| tonic::Status::cancelled("the run is over"))
+    inbound
+        .send(what)
+        .await
+        .map_err(|_| tonic::Status::cancelled("the run is over"))
 }

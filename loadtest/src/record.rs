@@ -35,49 +35,152 @@ pub(crate) enum Entry {
     /// First entry: the run.
     Run(RunInfo),
     /// A call reached the switch, or (callback) its leg was answered.
-    Call { call: CallNumber, caller: u32, leg: Leg, intended: Us, contact: String, topic: String, language: String },
+    Call {
+        call: CallNumber,
+        caller: u32,
+        leg: Leg,
+        intended: Us,
+        contact: String,
+        topic: String,
+        language: String,
+    },
     /// The mesh is asked; again after a lost link, with the same dialogue and round.
-    Request { call: CallNumber, dialogue: u32, round: u32, node: u32 },
+    Request {
+        call: CallNumber,
+        dialogue: u32,
+        round: u32,
+        node: u32,
+    },
     /// The mesh answered in time. `us`: since the intended start; `error`: of an end, as in
     /// cti.v1.RouteEndError.
-    Answer { call: CallNumber, dialogue: u32, round: u32, node: u32, kind: AnswerKind, error: i32, contact: String, us: u64, agent: String, queue: String, expected_wait_ms: u64, low_ms: u64, high_ms: u64, offers: u32 },
+    Answer {
+        call: CallNumber,
+        dialogue: u32,
+        round: u32,
+        node: u32,
+        kind: AnswerKind,
+        error: i32,
+        contact: String,
+        us: u64,
+        agent: String,
+        queue: String,
+        expected_wait_ms: u64,
+        low_ms: u64,
+        high_ms: u64,
+        offers: u32,
+    },
     /// An answer to a dialogue that was over.
-    Late { call: CallNumber, dialogue: u32, kind: AnswerKind },
+    Late {
+        call: CallNumber,
+        dialogue: u32,
+        kind: AnswerKind,
+    },
     /// The same answer from a second node that had been asked.
-    SecondAnswer { call: CallNumber, dialogue: u32, same: bool },
+    SecondAnswer {
+        call: CallNumber,
+        dialogue: u32,
+        same: bool,
+    },
     /// The switch took its default route. `link_up`: the node asked last was attached all
     /// the time since; `slow_us`: by how much the harness itself was late.
-    Default { call: CallNumber, dialogue: u32, round: u32, why: DefaultWhy, link_up: bool, slow_us: u64 },
+    Default {
+        call: CallNumber,
+        dialogue: u32,
+        round: u32,
+        why: DefaultWhy,
+        link_up: bool,
+        slow_us: u64,
+    },
     /// The caller gave up while the mesh was asked.
-    GaveUpAsking { call: CallNumber, dialogue: u32, round: u32 },
+    GaveUpAsking {
+        call: CallNumber,
+        dialogue: u32,
+        round: u32,
+    },
     /// The mesh refused a message.
-    Refused { about: String, field: String, limit: String },
+    Refused {
+        about: String,
+        field: String,
+        limit: String,
+    },
     /// The call sits at a queue's device.
-    Queued { call: CallNumber, contact: String, queue: String },
+    Queued {
+        call: CallNumber,
+        contact: String,
+        queue: String,
+    },
     /// It rings at an agent.
-    Rings { call: CallNumber, contact: String, agent: String },
+    Rings {
+        call: CallNumber,
+        contact: String,
+        agent: String,
+    },
     /// The agent answered.
-    Established { call: CallNumber, contact: String, agent: String },
+    Established {
+        call: CallNumber,
+        contact: String,
+        agent: String,
+    },
     /// The agent is done with the call, or no longer rings.
-    Released { call: CallNumber, contact: String, agent: String, why: Release },
+    Released {
+        call: CallNumber,
+        contact: String,
+        agent: String,
+        why: Release,
+    },
     /// The mesh sent a call to an agent who has another one.
-    AgentBusy { call: CallNumber, contact: String, agent: String, holds: CallNumber, since: Us },
+    AgentBusy {
+        call: CallNumber,
+        contact: String,
+        agent: String,
+        holds: CallNumber,
+        since: Us,
+    },
     /// The call is over.
-    Cleared { call: CallNumber, contact: String, cause: i32, routed_by: i32, waited: bool },
+    Cleared {
+        call: CallNumber,
+        contact: String,
+        cause: i32,
+        routed_by: i32,
+        waited: bool,
+    },
     /// The caller heard that the callback is booked.
-    Booked { call: CallNumber, contact: String, caller: u32, code: String, window: Option<(u64, u64)> },
+    Booked {
+        call: CallNumber,
+        contact: String,
+        caller: u32,
+        code: String,
+        window: Option<(u64, u64)>,
+    },
     /// The caller heard that it is not.
     BookingFailed { call: CallNumber, contact: String },
     /// The caller cancelled a booking.
     CancelAsked { call: CallNumber, code: String },
     /// The mesh had the switch dial.
-    Dial { dial: u64, contact: String, caller: Option<u32> },
+    Dial {
+        dial: u64,
+        contact: String,
+        caller: Option<u32>,
+    },
     /// What became of it. The leg of an answered dial ends with its own `cleared`.
-    DialEnded { dial: u64, contact: String, outcome: i32, call: Option<CallNumber> },
+    DialEnded {
+        dial: u64,
+        contact: String,
+        outcome: i32,
+        call: Option<CallNumber>,
+    },
     /// A command could not be carried out.
-    CommandFailed { kind: String, call: CallNumber, error: i32 },
+    CommandFailed {
+        kind: String,
+        call: CallNumber,
+        error: i32,
+    },
     /// An agent logged on.
-    Agent { agent: String, skills: Vec<(String, u32)>, languages: Vec<String> },
+    Agent {
+        agent: String,
+        skills: Vec<(String, u32)>,
+        languages: Vec<String>,
+    },
     /// A node's stream came up or went down.
     Link { node: u32, stream: String, up: bool },
     /// The harness broke something, or mended it.
@@ -85,11 +188,19 @@ pub(crate) enum Entry {
     /// No more calls arrive; those in line are waited for.
     Drain,
     /// A callback that had not ended at the end of the run, as the callback role tells it.
-    Pending { contact: String, found: bool, state: String },
+    Pending {
+        contact: String,
+        found: bool,
+        state: String,
+    },
     /// How late the harness ran its own timers, worst of a second.
     Lag { us: u64 },
     /// Last entry.
-    End { calls: u64, events: u64, events_acknowledged: u64 },
+    End {
+        calls: u64,
+        events: u64,
+        events_acknowledged: u64,
+    },
 }
 
 /// The run.
@@ -187,8 +298,12 @@ pub(crate) struct Writer {
 impl Writer {
     /// A new record.
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
-        let file = File::create(path).with_context(|| format!("creating the record {}", path.display()))?;
-        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), lines: 0 })
+        let file = File::create(path)
+            .with_context(|| format!("creating the record {}", path.display()))?;
+        Ok(Self {
+            file: BufWriter::with_capacity(1 << 20, file),
+            lines: 0,
+        })
     }
 
     /// Writes one line.
@@ -207,7 +322,8 @@ impl Writer {
 
 /// Reads a record; a last line that was cut off is left out.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Line>> {
-    let file = File::open(path).with_context(|| format!("opening the record {}", path.display()))?;
+    let file =
+        File::open(path).with_context(|| format!("opening the record {}", path.display()))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut lines = Vec::new();
     let mut text = String::new();
@@ -220,7 +336,8 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Line>> {
             Ok(line) => lines.push(line),
             Err(_) if !text.ends_with('\n') => return Ok(lines),
             Err(error) => {
-                return Err(error).with_context(|| format!("{}: line {}", path.display(), lines.len() + 1));
+                return Err(error)
+                    .with_context(|| format!("{}: line {}", path.display(), lines.len() + 1));
             }
         }
     }
@@ -235,8 +352,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("record.jsonl");
         let lines = [
-            Line { at: 5, entry: Entry::Drain },
-            Line { at: 6, entry: Entry::Booked { call: 1, contact: "c".into(), caller: 2, code: "123456".into(), window: Some((1, 2)) } },
+            Line {
+                at: 5,
+                entry: Entry::Drain,
+            },
+            Line {
+                at: 6,
+                entry: Entry::Booked {
+                    call: 1,
+                    contact: "c".into(),
+                    caller: 2,
+                    code: "123456".into(),
+                    window: Some((1, 2)),
+                },
+            },
         ];
         let mut writer = Writer::create(&path).unwrap();
         for line in &lines {

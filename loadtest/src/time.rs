@@ -24,8 +24,13 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock that starts at the wall clock's time.
     pub(crate) fn start() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { began: Instant::now(), began_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX) }
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            began: Instant::now(),
+            began_us: u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Now.

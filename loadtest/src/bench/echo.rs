@@ -7,7 +7,9 @@ use std::pin::Pin;
 use proto::cti::v1 as cti;
 use proto::cti::v1::call_control_service_server::{CallControlService, CallControlServiceServer};
 use proto::cti::v1::monitoring_service_server::{MonitoringService, MonitoringServiceServer};
-use proto::cti::v1::routing_dialogue_service_server::{RoutingDialogueService, RoutingDialogueServiceServer};
+use proto::cti::v1::routing_dialogue_service_server::{
+    RoutingDialogueService, RoutingDialogueServiceServer,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt as _};
@@ -65,19 +67,26 @@ fn answer(request: &cti::RouteRequest) -> cti::MeshDialogueMessage {
     let select = cti::RouteSelect {
         cross_ref_id: request.cross_ref_id.clone(),
         route_selected: Some(cti::Device { id: "7105".into() }),
-        correlator_data: bytes::Bytes::from_static(b"\x08\x01\x12\x10aaaaaaaaaaaaaaaa\x1a\x08tax-line"),
+        correlator_data: bytes::Bytes::from_static(
+            b"\x08\x01\x12\x10aaaaaaaaaaaaaaaa\x1a\x08tax-line",
+        ),
         decision_id: "00000000-0000-8000-8000-000000000000/1".into(),
         treatment: Some(cti::route_select::Treatment::Queue(treatment)),
         ..Default::default()
     };
-    cti::MeshDialogueMessage { body: Some(cti::mesh_dialogue_message::Body::Select(select)) }
+    cti::MeshDialogueMessage {
+        body: Some(cti::mesh_dialogue_message::Body::Select(select)),
+    }
 }
 
 #[tonic::async_trait]
 impl RoutingDialogueService for Echo {
     type DialoguesStream = Answers<cti::DialoguesResponse>;
 
-    async fn dialogues(&self, request: Request<Streaming<cti::DialoguesRequest>>) -> Result<Response<Self::DialoguesStream>, Status> {
+    async fn dialogues(
+        &self,
+        request: Request<Streaming<cti::DialoguesRequest>>,
+    ) -> Result<Response<Self::DialoguesStream>, Status> {
         let mut link_seq = 0;
         let answers = request.into_inner().filter_map(move |frame| {
             let frame = match frame {
@@ -88,7 +97,9 @@ impl RoutingDialogueService for Echo {
                 .messages
                 .iter()
                 .filter_map(|message| match &message.body {
-                    Some(cti::switch_dialogue_message::Body::Request(request)) => Some(answer(request)),
+                    Some(cti::switch_dialogue_message::Body::Request(request)) => {
+                        Some(answer(request))
+                    }
                     _ => None,
                 })
                 .collect();
@@ -97,7 +108,12 @@ impl RoutingDialogueService for Echo {
             }
             link_seq += 1;
             let credit = messages.len() as u32;
-            Some(Ok(cti::DialoguesResponse { link_seq, welcome: frame.hello.map(|_| welcome()), messages, credit }))
+            Some(Ok(cti::DialoguesResponse {
+                link_seq,
+                welcome: frame.hello.map(|_| welcome()),
+                messages,
+                credit,
+            }))
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -107,11 +123,18 @@ impl RoutingDialogueService for Echo {
 impl MonitoringService for Echo {
     type EventsStream = Answers<cti::EventsResponse>;
 
-    async fn events(&self, request: Request<Streaming<cti::EventsRequest>>) -> Result<Response<Self::EventsStream>, Status> {
+    async fn events(
+        &self,
+        request: Request<Streaming<cti::EventsRequest>>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
         let answers = request.into_inner().map(|frame| {
             let frame = frame?;
             let acknowledged_event_seq = frame.events.last().map_or(0, |event| event.event_seq);
-            Ok(cti::EventsResponse { welcome: frame.hello.map(|_| welcome()), acknowledged_event_seq, ..Default::default() })
+            Ok(cti::EventsResponse {
+                welcome: frame.hello.map(|_| welcome()),
+                acknowledged_event_seq,
+                ..Default::default()
+            })
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -121,13 +144,24 @@ impl MonitoringService for Echo {
 impl CallControlService for Echo {
     type CommandsStream = Answers<cti::CommandsResponse>;
 
-    async fn commands(&self, request: Request<Streaming<cti::CommandsRequest>>) -> Result<Response<Self::CommandsStream>, Status> {
+    async fn commands(
+        &self,
+        request: Request<Streaming<cti::CommandsRequest>>,
+    ) -> Result<Response<Self::CommandsStream>, Status> {
         let (sender, answers) = mpsc::channel(1);
         let mut frames = request.into_inner();
         tokio::spawn(async move {
             while let Some(Ok(frame)) = frames.next().await {
                 let welcome = frame.hello.map(|_| welcome());
-                if welcome.is_some() && sender.send(Ok(cti::CommandsResponse { welcome, commands: Vec::new() })).await.is_err() {
+                if welcome.is_some()
+                    && sender
+                        .send(Ok(cti::CommandsResponse {
+                            welcome,
+                            commands: Vec::new(),
+                        }))
+                        .await
+                        .is_err()
+                {
                     return;
                 }
             }

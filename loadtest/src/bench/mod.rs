@@ -65,10 +65,22 @@ pub(crate) async fn run(binary: &Path, seconds: u64, logs: &Path) -> anyhow::Res
     dev.stop().await?;
     say(&format!(
         "\n{:<52}{:>14}{:>12}{:>12}\n{:<52}{:>14.0}{:>12}{:>12}\n{:<52}{:>14.0}{:>9} us{:>9} us\n{:<52}{:>14.0}{:>9} us{:>9} us",
-        "", "decisions/s", "half in", "99 % in",
-        "raw echo on one stream, frames of 32", raw, "-", "-",
-        "harness against an immediate answer", harness.each_second, harness.p50_us, harness.p99_us,
-        "mesh end to end, durable, calls cleared and counted", mesh.each_second, mesh.p50_us, mesh.p99_us,
+        "",
+        "decisions/s",
+        "half in",
+        "99 % in",
+        "raw echo on one stream, frames of 32",
+        raw,
+        "-",
+        "-",
+        "harness against an immediate answer",
+        harness.each_second,
+        harness.p50_us,
+        harness.p99_us,
+        "mesh end to end, durable, calls cleared and counted",
+        mesh.each_second,
+        mesh.p50_us,
+        mesh.p99_us,
     ));
     say(&format!(
         "ratio mesh : raw {:.4} (1 : {:.1}), mesh : harness {:.3}; {} calls in flight, {} of the mesh's calls turned away",
@@ -82,22 +94,37 @@ pub(crate) async fn run(binary: &Path, seconds: u64, logs: &Path) -> anyhow::Res
 }
 
 /// Admission would be what is measured.
-const UNLIMITED: [(&str, &str); 3] =
-    [("TRUNKLINE_ADMISSION_PER_SECOND", "1000000"), ("TRUNKLINE_ADMISSION_BURST", "1000000"), ("TRUNKLINE_LOG", "warn")];
+const UNLIMITED: [(&str, &str); 3] = [
+    ("TRUNKLINE_ADMISSION_PER_SECOND", "1000000"),
+    ("TRUNKLINE_ADMISSION_BURST", "1000000"),
+    ("TRUNKLINE_LOG", "warn"),
+];
 
 /// Messages a second on the bare stream.
 async fn raw(address: &str, span: Duration) -> anyhow::Result<f64> {
     let (sender, frames) = mpsc::channel(FRAMES_IN_FLIGHT);
     let mut client = RoutingDialogueServiceClient::new(endpoint(address)?.connect().await?);
-    sender.send(cti::DialoguesRequest { link_seq: 1, hello: Some(cti::Hello::default()), messages: Vec::new() }).await?;
-    let mut answers = client.dialogues(ReceiverStream::new(frames)).await?.into_inner();
+    sender
+        .send(cti::DialoguesRequest {
+            link_seq: 1,
+            hello: Some(cti::Hello::default()),
+            messages: Vec::new(),
+        })
+        .await?;
+    let mut answers = client
+        .dialogues(ReceiverStream::new(frames))
+        .await?
+        .into_inner();
     let words = Words::own()?;
     let frame = |link_seq: u64| {
         let request = |index: u64| {
             let new = new_call(&words, link_seq * FRAME as u64 + index, 0);
             let body = cti::switch_dialogue_message::Body::Request(cti::RouteRequest {
                 cross_ref_id: format!("x{}.1", new.caller),
-                call: Some(cti::CallRef { call_id: format!("c{}", new.caller), ..Default::default() }),
+                call: Some(cti::CallRef {
+                    call_id: format!("c{}", new.caller),
+                    ..Default::default()
+                }),
                 current_route: Some(cti::Device { id: new.line }),
                 calling_device: new.number.map(|id| cti::Device { id }),
                 reply_timeout_ms: 500,
@@ -108,7 +135,11 @@ async fn raw(address: &str, span: Duration) -> anyhow::Result<f64> {
             });
             cti::SwitchDialogueMessage { body: Some(body) }
         };
-        cti::DialoguesRequest { link_seq, hello: None, messages: (0..FRAME as u64).map(request).collect() }
+        cti::DialoguesRequest {
+            link_seq,
+            hello: None,
+            messages: (0..FRAME as u64).map(request).collect(),
+        }
     };
     let mut link_seq = 1;
     for _ in 0..FRAMES_IN_FLIGHT - 1 {
@@ -148,7 +179,14 @@ async fn through(gateway: &str, span: Duration, logs: &Path) -> anyhow::Result<R
     let (links, inbound) = Links::open(&nodes)?;
     let (_notes, noted) = mpsc::unbounded_channel();
     let writer = Writer::create(&logs.join("bench.jsonl"))?;
-    let mut driver = Driver::new(clock, Core::new(config, &nodes), inbound, noted, writer, Progress::new(clock.now())?);
+    let mut driver = Driver::new(
+        clock,
+        Core::new(config, &nodes),
+        inbound,
+        noted,
+        writer,
+        Progress::new(clock.now())?,
+    );
     driver.connect(1, Duration::from_secs(30)).await?;
     let words = Words::own()?;
     let mut latency = new_latency()?;
@@ -190,7 +228,12 @@ async fn through(gateway: &str, span: Duration, logs: &Path) -> anyhow::Result<R
     }
     let each_second = answers as f64 / began.elapsed().as_secs_f64();
     drop(links);
-    Ok(Rate { each_second, p50_us: latency.value_at_quantile(0.5), p99_us: latency.value_at_quantile(0.99), turned_away })
+    Ok(Rate {
+        each_second,
+        p50_us: latency.value_at_quantile(0.5),
+        p99_us: latency.value_at_quantile(0.99),
+        turned_away,
+    })
 }
 
 /// A caller of their own each time: nobody is refused for calling too often.
@@ -203,7 +246,10 @@ fn new_call(words: &Words, number: u64, now: u64) -> NewCall {
         line: "8005550101".into(),
         number: Some(number_of(caller)),
         language: "en".into(),
-        utterance: words.pick("REF_DELAY", "en", number).unwrap_or_default().to_owned(),
+        utterance: words
+            .pick("REF_DELAY", "en", number)
+            .unwrap_or_default()
+            .to_owned(),
         digits: String::new(),
         authenticated: false,
         correlator: bytes::Bytes::new(),

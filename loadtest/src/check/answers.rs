@@ -24,7 +24,10 @@ const HARNESS_LATE: u64 = 100 * MILLISECOND;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let facts = evidence.facts;
-    let mut verdict = Verdict::new(Invariant::NeverSilent, "questions to the mesh, each with exactly one answer before its deadline");
+    let mut verdict = Verdict::new(
+        Invariant::NeverSilent,
+        "questions to the mesh, each with exactly one answer before its deadline",
+    );
     let (mut after_lost_link, mut harness_late) = (0, 0);
     for ((call, dialogue, round), question) in &facts.questions {
         verdict.checked += 1;
@@ -34,12 +37,23 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             // The mesh's "default route" is its answer and the switch's default in one.
             + usize::from(question.default.is_some_and(|default| default.why != DefaultWhy::Mesh));
         if ends > 1 {
-            verdict.violation(&contact, about, format!("{ends}: {:?}, gave up {}, default {:?}", question.answers, question.gave_up, question.default));
+            verdict.violation(
+                &contact,
+                about,
+                format!(
+                    "{ends}: {:?}, gave up {}, default {:?}",
+                    question.answers, question.gave_up, question.default
+                ),
+            );
             continue;
         }
         let Some(default) = question.default else {
             if ends == 0 && facts.complete {
-                verdict.violation(&contact, about, format!("none, {} times asked", question.asked));
+                verdict.violation(
+                    &contact,
+                    about,
+                    format!("none, {} times asked", question.asked),
+                );
             }
             continue;
         };
@@ -52,25 +66,57 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             harness_late += 1;
         } else {
             let waited = (default.at - question.first_asked) / MILLISECOND;
-            verdict.violation(&contact, about, format!("none in {waited} ms with the link up"));
+            verdict.violation(
+                &contact,
+                about,
+                format!("none in {waited} ms with the link up"),
+            );
         }
     }
     for (call, dialogue, same) in &facts.second_answers {
         if !same {
-            verdict.violation(&facts.contact_of(*call), format!("the same answer to dialogue x{call}.{dialogue} from every node asked"), "another destination");
+            verdict.violation(
+                &facts.contact_of(*call),
+                format!("the same answer to dialogue x{call}.{dialogue} from every node asked"),
+                "another destination",
+            );
         }
     }
     let counts = &facts.counts;
-    verdict.note(format!("{} answers of the mesh in time, {} of them \"default route\"", counts.answers, counts.default_mesh));
+    verdict.note(format!(
+        "{} answers of the mesh in time, {} of them \"default route\"",
+        counts.answers, counts.default_mesh
+    ));
     verdict.note(format!("{} default routes without a link or credit, {after_lost_link} after a link was lost, {harness_late} with the harness late itself", counts.default_no_link));
     verdict.note(format!("{} questions asked again at another node, {} second answers (all the same unless listed), {} late answers", counts.asked_again, facts.second_answers.len(), counts.late));
     if !facts.ends.is_empty() {
-        let ends: Vec<String> = facts.ends.iter().map(|(error, count)| format!("{} {count}", RouteEndError::try_from(*error).map_or("?", |error| error.as_str_name()))).collect();
+        let ends: Vec<String> = facts
+            .ends
+            .iter()
+            .map(|(error, count)| {
+                format!(
+                    "{} {count}",
+                    RouteEndError::try_from(*error).map_or("?", |error| error.as_str_name())
+                )
+            })
+            .collect();
         verdict.note(format!("why the mesh had no answer: {}", ends.join(", ")));
     }
     if !facts.failed_commands.is_empty() {
-        let failed: Vec<String> = facts.failed_commands.iter().map(|((kind, error), count)| format!("{kind}: {} {count}", CommandError::try_from(*error).map_or("?", |error| error.as_str_name()))).collect();
-        verdict.note(format!("commands that the switch could not carry out: {}", failed.join(", ")));
+        let failed: Vec<String> = facts
+            .failed_commands
+            .iter()
+            .map(|((kind, error), count)| {
+                format!(
+                    "{kind}: {} {count}",
+                    CommandError::try_from(*error).map_or("?", |error| error.as_str_name())
+                )
+            })
+            .collect();
+        verdict.note(format!(
+            "commands that the switch could not carry out: {}",
+            failed.join(", ")
+        ));
     }
     if !facts.refusals.is_empty() {
         verdict.note(format!("refusals by the mesh: {:?}", facts.refusals));

@@ -15,18 +15,42 @@ use crate::time::MILLISECOND;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let facts = evidence.facts;
-    let mut verdict = Verdict::new(Invariant::HonestClock, "waits to a person and to giving up, against the switch's own record");
+    let mut verdict = Verdict::new(
+        Invariant::HonestClock,
+        "waits to a person and to giving up, against the switch's own record",
+    );
     let tolerance_ms = evidence.expect.clock_tolerance_ms;
     let (mut callbacks, mut worst_ms) = (0u64, 0u64);
     for (id, contact) in evidence.log.in_order() {
-        let Some(calls) = facts.contacts.get(id) else { continue };
-        let Some(first) = facts.first_call(id) else { continue };
-        let established = contact.bodies(|body| if let Body::Established(body) = body { Some(body) } else { None }).next();
-        let person = calls.iter().filter_map(|call| facts.calls.get(call)).flat_map(|call| &call.established).map(|(at, _)| *at).min();
+        let Some(calls) = facts.contacts.get(id) else {
+            continue;
+        };
+        let Some(first) = facts.first_call(id) else {
+            continue;
+        };
+        let established = contact
+            .bodies(|body| {
+                if let Body::Established(body) = body {
+                    Some(body)
+                } else {
+                    None
+                }
+            })
+            .next();
+        let person = calls
+            .iter()
+            .filter_map(|call| facts.calls.get(call))
+            .flat_map(|call| &call.established)
+            .map(|(at, _)| *at)
+            .min();
         if let Some((event, established)) = established {
             verdict.checked += 1;
             let Some(person) = person else {
-                verdict.violation(id, "no person, by the switch's record", format!("established at sequence {}", event.sequence));
+                verdict.violation(
+                    id,
+                    "no person, by the switch's record",
+                    format!("established at sequence {}", event.sequence),
+                );
                 continue;
             };
             callbacks += u64::from(established.callback);
@@ -36,24 +60,51 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             if error_ms > tolerance_ms {
                 verdict.violation(
                     id,
-                    format!("waited {waited_ms} ms to a person, within {tolerance_ms} ms{}", if established.callback { " (callback)" } else { "" }),
+                    format!(
+                        "waited {waited_ms} ms to a person, within {tolerance_ms} ms{}",
+                        if established.callback {
+                            " (callback)"
+                        } else {
+                            ""
+                        }
+                    ),
                     format!("{} ms", established.waited_ms),
                 );
             }
             continue;
         }
         if person.is_some() && contact.closed() {
-            verdict.violation(id, "a person, by the switch's record", "no established event");
+            verdict.violation(
+                id,
+                "a person, by the switch's record",
+                "no established event",
+            );
             continue;
         }
-        let abandoned = contact.bodies(|body| if let Body::Abandoned(body) = body { Some(body) } else { None }).next();
-        let last_cleared = calls.iter().filter_map(|call| facts.calls.get(call)).filter_map(|call| call.cleared).max();
+        let abandoned = contact
+            .bodies(|body| {
+                if let Body::Abandoned(body) = body {
+                    Some(body)
+                } else {
+                    None
+                }
+            })
+            .next();
+        let last_cleared = calls
+            .iter()
+            .filter_map(|call| facts.calls.get(call))
+            .filter_map(|call| call.cleared)
+            .max();
         if let (Some((_, abandoned)), Some(cleared)) = (abandoned, last_cleared) {
             verdict.checked += 1;
             let waited_ms = (cleared - first.arrived) / MILLISECOND;
             // Somebody whose callback leg is not the end of it may give up more than once.
             if calls.len() == 1 && waited_ms.abs_diff(abandoned.waited_ms) > tolerance_ms {
-                verdict.violation(id, format!("gave up after {waited_ms} ms, within {tolerance_ms} ms"), format!("{} ms", abandoned.waited_ms));
+                verdict.violation(
+                    id,
+                    format!("gave up after {waited_ms} ms, within {tolerance_ms} ms"),
+                    format!("{} ms", abandoned.waited_ms),
+                );
             }
         }
     }

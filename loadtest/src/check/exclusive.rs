@@ -26,7 +26,10 @@ struct Span {
 }
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
-    let mut verdict = Verdict::new(Invariant::OneCallOneAgent, "assignments in the log, and calls at phones in the switch's record");
+    let mut verdict = Verdict::new(
+        Invariant::OneCallOneAgent,
+        "assignments in the log, and calls at phones in the switch's record",
+    );
     let tolerance_ms = evidence.expect.clock_tolerance_ms;
     let mut spans: HashMap<String, Vec<Span>> = HashMap::new();
     for (id, contact) in evidence.log.in_order() {
@@ -48,7 +51,10 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
                 verdict.violation(
                     &later.contact,
                     format!("{agent} free from {} on", earlier.until_ms),
-                    format!("assigned at {} while with {}", later.from_ms, earlier.contact),
+                    format!(
+                        "assigned at {} while with {}",
+                        later.from_ms, earlier.contact
+                    ),
                 );
             }
         }
@@ -57,29 +63,57 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     for busy in &evidence.facts.busy {
         verdict.checked += 1;
         let holds = evidence.facts.holds.get(&busy.agent);
-        let left = holds.into_iter().flatten().find(|hold| hold.call == busy.holds && hold.from <= busy.at && hold.until.is_none_or(|until| until >= busy.at));
-        let left_soon = left.and_then(|hold| hold.until).is_some_and(|until| (until - busy.at) / MILLISECOND <= tolerance_ms);
+        let left = holds.into_iter().flatten().find(|hold| {
+            hold.call == busy.holds
+                && hold.from <= busy.at
+                && hold.until.is_none_or(|until| until >= busy.at)
+        });
+        let left_soon = left
+            .and_then(|hold| hold.until)
+            .is_some_and(|until| (until - busy.at) / MILLISECOND <= tolerance_ms);
         if left_soon {
             crossed += 1;
         } else {
-            verdict.violation(&busy.contact, format!("{} free", busy.agent), format!("sent while the phone held call {} ({})", busy.holds, evidence.facts.contact_of(busy.holds)));
+            verdict.violation(
+                &busy.contact,
+                format!("{} free", busy.agent),
+                format!(
+                    "sent while the phone held call {} ({})",
+                    busy.holds,
+                    evidence.facts.contact_of(busy.holds)
+                ),
+            );
         }
     }
-    verdict.note(format!("{crossed} calls reached a phone that was just being freed"));
+    verdict.note(format!(
+        "{crossed} calls reached a phone that was just being freed"
+    ));
     verdict
 }
 
 /// Walks one contact: who has it when.
-fn walk(id: &str, contact: &Contact, refused_ms: &[u64], verdict: &mut Verdict, spans: &mut HashMap<String, Vec<Span>>) {
+fn walk(
+    id: &str,
+    contact: &Contact,
+    refused_ms: &[u64],
+    verdict: &mut Verdict,
+    spans: &mut HashMap<String, Vec<Span>>,
+) {
     // Who has it: agent, since when, talked already.
     let mut with: Vec<(String, u64, bool)> = Vec::new();
     let mut transferring = false;
     let mut release = |with: &mut Vec<(String, u64, bool)>, agent: &str, at_ms: u64| {
         if let Some(index) = with.iter().position(|held| held.0 == agent) {
             let (agent, from_ms, talked) = with.remove(index);
-            let refused = refused_ms.iter().find(|refused| **refused >= from_ms && !talked);
+            let refused = refused_ms
+                .iter()
+                .find(|refused| **refused >= from_ms && !talked);
             let until_ms = refused.map_or(at_ms, |refused| at_ms.min(*refused));
-            spans.entry(agent).or_default().push(Span { contact: id.to_owned(), from_ms, until_ms });
+            spans.entry(agent).or_default().push(Span {
+                contact: id.to_owned(),
+                from_ms,
+                until_ms,
+            });
         }
     };
     for event in &contact.events {
@@ -89,14 +123,31 @@ fn walk(id: &str, contact: &Contact, refused_ms: &[u64], verdict: &mut Verdict, 
                 verdict.checked += 1;
                 let agent = &assigned.agent_id;
                 // A reservation that the switch refused is over, though no event says so.
-                let refused = |held: &(String, u64, bool)| !held.2 && refused_ms.iter().any(|refused| (held.1..=at_ms).contains(refused));
-                let over: Vec<String> = with.iter().filter(|held| refused(held)).map(|held| held.0.clone()).collect();
+                let refused = |held: &(String, u64, bool)| {
+                    !held.2
+                        && refused_ms
+                            .iter()
+                            .any(|refused| (held.1..=at_ms).contains(refused))
+                };
+                let over: Vec<String> = with
+                    .iter()
+                    .filter(|held| refused(held))
+                    .map(|held| held.0.clone())
+                    .collect();
                 for agent in over {
                     release(&mut with, &agent, at_ms);
                 }
-                let others: Vec<&str> = with.iter().filter(|held| held.0 != *agent && !(transferring && held.2)).map(|held| held.0.as_str()).collect();
+                let others: Vec<&str> = with
+                    .iter()
+                    .filter(|held| held.0 != *agent && !(transferring && held.2))
+                    .map(|held| held.0.as_str())
+                    .collect();
                 if !others.is_empty() {
-                    verdict.violation(id, format!("{agent} alone from sequence {} on", event.sequence), format!("also with {}", others.join(", ")));
+                    verdict.violation(
+                        id,
+                        format!("{agent} alone from sequence {} on", event.sequence),
+                        format!("also with {}", others.join(", ")),
+                    );
                 }
                 if !with.iter().any(|held| held.0 == *agent) {
                     with.push((agent.clone(), at_ms, false));
@@ -107,10 +158,21 @@ fn walk(id: &str, contact: &Contact, refused_ms: &[u64], verdict: &mut Verdict, 
                     Some(held) => held.2 = true,
                     None => with.push((established.agent_id.clone(), at_ms, true)),
                 }
-                let others: Vec<String> = with.iter().filter(|held| held.0 != established.agent_id).map(|held| held.0.clone()).collect();
+                let others: Vec<String> = with
+                    .iter()
+                    .filter(|held| held.0 != established.agent_id)
+                    .map(|held| held.0.clone())
+                    .collect();
                 for other in &others {
                     if !transferring {
-                        verdict.violation(id, format!("{} alone from sequence {} on", established.agent_id, event.sequence), format!("also with {other}"));
+                        verdict.violation(
+                            id,
+                            format!(
+                                "{} alone from sequence {} on",
+                                established.agent_id, event.sequence
+                            ),
+                            format!("also with {other}"),
+                        );
                     }
                 }
             }
@@ -126,7 +188,11 @@ fn walk(id: &str, contact: &Contact, refused_ms: &[u64], verdict: &mut Verdict, 
             }
             // Back in line: a reservation is over; who talks stays (warm transfer).
             Body::Queued(_) | Body::CallbackAttempted(_) => {
-                let reserved: Vec<String> = with.iter().filter(|held| !held.2).map(|held| held.0.clone()).collect();
+                let reserved: Vec<String> = with
+                    .iter()
+                    .filter(|held| !held.2)
+                    .map(|held| held.0.clone())
+                    .collect();
                 for agent in reserved {
                     release(&mut with, &agent, at_ms);
                 }

@@ -81,7 +81,6 @@ impl Counts {
 pub(crate) struct Call {
     pub(crate) caller: u32,
     pub(crate) leg: Leg,
-    pub(crate) intended: Us,
     pub(crate) arrived: Us,
     /// Empty: the mesh never named one.
     pub(crate) contact: String,
@@ -165,7 +164,11 @@ impl Facts {
         }
         for (number, call) in &facts.calls {
             if !call.contact.is_empty() {
-                facts.contacts.entry(call.contact.clone()).or_default().push(*number);
+                facts
+                    .contacts
+                    .entry(call.contact.clone())
+                    .or_default()
+                    .push(*number);
             }
         }
         facts
@@ -174,11 +177,16 @@ impl Facts {
     fn take(&mut self, at: Us, entry: &Entry) {
         match entry {
             Entry::Run(run) => self.run = Some(run.clone()),
-            Entry::Call { call, caller, leg, intended, contact, .. } => {
+            Entry::Call {
+                call,
+                caller,
+                leg,
+                contact,
+                ..
+            } => {
                 let new = Call {
                     caller: *caller,
                     leg: *leg,
-                    intended: *intended,
                     arrived: at,
                     contact: contact.clone(),
                     cleared: None,
@@ -187,7 +195,12 @@ impl Facts {
                 };
                 self.calls.insert(*call, new);
             }
-            Entry::Request { call, dialogue, round, .. } => {
+            Entry::Request {
+                call,
+                dialogue,
+                round,
+                ..
+            } => {
                 let question = self.question(*call, *dialogue, *round);
                 question.asked += 1;
                 if question.asked == 1 {
@@ -196,7 +209,15 @@ impl Facts {
                     self.counts.asked_again += 1;
                 }
             }
-            Entry::Answer { call, dialogue, round, kind, error, contact, .. } => {
+            Entry::Answer {
+                call,
+                dialogue,
+                round,
+                kind,
+                error,
+                contact,
+                ..
+            } => {
                 if *kind == AnswerKind::End {
                     *self.ends.entry(*error).or_default() += 1;
                 }
@@ -209,8 +230,20 @@ impl Facts {
                 }
                 self.name(*call, contact);
             }
-            Entry::Default { call, dialogue, round, why, link_up, slow_us } => {
-                let default = Default_ { at, why: *why, link_up: *link_up, slow: *slow_us };
+            Entry::Default {
+                call,
+                dialogue,
+                round,
+                why,
+                link_up,
+                slow_us,
+            } => {
+                let default = Default_ {
+                    at,
+                    why: *why,
+                    link_up: *link_up,
+                    slow: *slow_us,
+                };
                 self.question(*call, *dialogue, *round).default = Some(default);
                 match why {
                     DefaultWhy::Timer => self.counts.default_timer += 1,
@@ -218,19 +251,42 @@ impl Facts {
                     DefaultWhy::NoLink => self.counts.default_no_link += 1,
                 }
             }
-            Entry::GaveUpAsking { call, dialogue, round } => self.question(*call, *dialogue, *round).gave_up = true,
+            Entry::GaveUpAsking {
+                call,
+                dialogue,
+                round,
+            } => self.question(*call, *dialogue, *round).gave_up = true,
             Entry::Late { .. } => self.counts.late += 1,
-            Entry::SecondAnswer { call, dialogue, same } => self.second_answers.push((*call, *dialogue, *same)),
-            Entry::Refused { field, limit, .. } => *self.refusals.entry((field.clone(), limit.clone())).or_default() += 1,
+            Entry::SecondAnswer {
+                call,
+                dialogue,
+                same,
+            } => self.second_answers.push((*call, *dialogue, *same)),
+            Entry::Refused { field, limit, .. } => {
+                *self
+                    .refusals
+                    .entry((field.clone(), limit.clone()))
+                    .or_default() += 1
+            }
             Entry::CommandFailed { kind, call, error } => {
-                *self.failed_commands.entry((kind.clone(), *error)).or_default() += 1;
+                *self
+                    .failed_commands
+                    .entry((kind.clone(), *error))
+                    .or_default() += 1;
                 if let Some(call) = self.calls.get(call).filter(|call| !call.contact.is_empty()) {
-                    self.refused_moves.entry(call.contact.clone()).or_default().push(at);
+                    self.refused_moves
+                        .entry(call.contact.clone())
+                        .or_default()
+                        .push(at);
                 }
             }
             Entry::Fault { target, up } => {
                 if *up {
-                    let open = self.faults.iter_mut().rev().find(|fault| fault.0 == *target && fault.2.is_none());
+                    let open = self
+                        .faults
+                        .iter_mut()
+                        .rev()
+                        .find(|fault| fault.0 == *target && fault.2.is_none());
                     if let Some(fault) = open {
                         fault.2 = Some(at);
                     }
@@ -238,70 +294,156 @@ impl Facts {
                     self.faults.push((target.clone(), at, None));
                 }
             }
-            Entry::Pending { contact, found, state } => {
-                self.pending.insert(contact.clone(), (*found, state.clone()));
+            Entry::Pending {
+                contact,
+                found,
+                state,
+            } => {
+                self.pending
+                    .insert(contact.clone(), (*found, state.clone()));
             }
             Entry::Lag { us } => self.lag = self.lag.max(*us),
-            Entry::End { events, events_acknowledged, .. } => {
+            Entry::End {
+                events,
+                events_acknowledged,
+                ..
+            } => {
                 self.complete = true;
                 self.events = (*events, *events_acknowledged);
             }
-            Entry::Drain | Entry::Link { .. } | Entry::CancelAsked { .. } | Entry::Queued { .. } => {}
+            Entry::Drain
+            | Entry::Link { .. }
+            | Entry::CancelAsked { .. }
+            | Entry::Queued { .. } => {}
             _ => self.take_people(at, entry),
         }
     }
 
     fn take_people(&mut self, at: Us, entry: &Entry) {
         match entry {
-            Entry::Rings { call, contact, agent } => {
+            Entry::Rings {
+                call,
+                contact,
+                agent,
+            } => {
                 self.name(*call, contact);
-                self.holds.entry(agent.clone()).or_default().push(Hold { call: *call, from: at, until: None });
+                self.holds.entry(agent.clone()).or_default().push(Hold {
+                    call: *call,
+                    from: at,
+                    until: None,
+                });
             }
-            Entry::Established { call, contact, agent } => {
+            Entry::Established {
+                call,
+                contact,
+                agent,
+            } => {
                 self.name(*call, contact);
                 self.counts.established += 1;
                 if let Some(call) = self.calls.get_mut(call) {
                     call.established.push((at, agent.clone()));
                 }
             }
-            Entry::Released { call, agent, why, .. } => {
-                debug_assert!(matches!(why, Release::Ended | Release::NotAnswered | Release::MovedWhileRinging | Release::Transferred | Release::CallerGone));
+            Entry::Released {
+                call, agent, why, ..
+            } => {
+                debug_assert!(matches!(
+                    why,
+                    Release::Ended
+                        | Release::NotAnswered
+                        | Release::MovedWhileRinging
+                        | Release::Transferred
+                        | Release::CallerGone
+                ));
                 let holds = self.holds.entry(agent.clone()).or_default();
-                if let Some(hold) = holds.iter_mut().rev().find(|hold| hold.call == *call && hold.until.is_none()) {
+                if let Some(hold) = holds
+                    .iter_mut()
+                    .rev()
+                    .find(|hold| hold.call == *call && hold.until.is_none())
+                {
                     hold.until = Some(at);
                 }
             }
-            Entry::AgentBusy { contact, agent, holds, .. } => {
-                self.busy.push(Busy { at, contact: contact.clone(), agent: agent.clone(), holds: *holds });
+            Entry::AgentBusy {
+                contact,
+                agent,
+                holds,
+                ..
+            } => {
+                self.busy.push(Busy {
+                    at,
+                    contact: contact.clone(),
+                    agent: agent.clone(),
+                    holds: *holds,
+                });
             }
-            Entry::Cleared { call, contact, waited, .. } => {
+            Entry::Cleared {
+                call,
+                contact,
+                waited,
+                ..
+            } => {
                 self.name(*call, contact);
                 if let Some(call) = self.calls.get_mut(call) {
                     call.cleared = Some(at);
-                    self.counts.gave_up += u64::from(*waited && call.established.is_empty() && !call.booked);
+                    self.counts.gave_up +=
+                        u64::from(*waited && call.established.is_empty() && !call.booked);
                 }
             }
-            Entry::Booked { call, contact, caller, code, window } => {
+            Entry::Booked {
+                call,
+                contact,
+                caller,
+                code,
+                window,
+            } => {
                 self.counts.booked += 1;
                 if let Some(call) = self.calls.get_mut(call) {
                     call.booked = true;
                 }
-                self.bookings.push(Booking { at, contact: contact.clone(), caller: *caller, code: code.clone(), window: *window });
+                self.bookings.push(Booking {
+                    at,
+                    contact: contact.clone(),
+                    caller: *caller,
+                    code: code.clone(),
+                    window: *window,
+                });
             }
             Entry::BookingFailed { .. } => self.counts.booking_failed += 1,
             Entry::Dial { dial, contact, .. } => {
-                let new = Dial { contact: contact.clone(), from: at, ended: None, outcome: 0, call: None };
+                let new = Dial {
+                    contact: contact.clone(),
+                    from: at,
+                    ended: None,
+                    outcome: 0,
+                    call: None,
+                };
                 self.dials.insert(*dial, new);
             }
-            Entry::DialEnded { dial, outcome, call, .. } => {
+            Entry::DialEnded {
+                dial,
+                outcome,
+                call,
+                ..
+            } => {
                 if let Some(dial) = self.dials.get_mut(dial) {
                     dial.ended = Some(at);
                     dial.outcome = *outcome;
                     dial.call = *call;
                 }
             }
-            Entry::Agent { agent, skills, languages } => {
-                self.agents.insert(agent.clone(), Agent { skills: skills.clone(), languages: languages.clone() });
+            Entry::Agent {
+                agent,
+                skills,
+                languages,
+            } => {
+                self.agents.insert(
+                    agent.clone(),
+                    Agent {
+                        skills: skills.clone(),
+                        languages: languages.clone(),
+                    },
+                );
             }
             _ => {}
         }
@@ -327,13 +469,26 @@ impl Facts {
 
     /// Milliseconds at which a leg of a contact ended, in order.
     pub(crate) fn legs_ended_ms(&self, contact: &str) -> Vec<u64> {
-        let calls = self.contacts.get(contact).into_iter().flatten().filter_map(|call| self.calls.get(call));
-        calls.filter_map(|call| call.cleared).map(|at| at / MILLISECOND).collect()
+        let calls = self
+            .contacts
+            .get(contact)
+            .into_iter()
+            .flatten()
+            .filter_map(|call| self.calls.get(call));
+        calls
+            .filter_map(|call| call.cleared)
+            .map(|at| at / MILLISECOND)
+            .collect()
     }
 
     /// Milliseconds at which the switch refused to move a contact's call, in order.
     pub(crate) fn moves_ended_ms(&self, contact: &str) -> Vec<u64> {
-        self.refused_moves.get(contact).into_iter().flatten().map(|at| at / MILLISECOND).collect()
+        self.refused_moves
+            .get(contact)
+            .into_iter()
+            .flatten()
+            .map(|at| at / MILLISECOND)
+            .collect()
     }
 
     /// The contact of a call, for messages; the call's number if the mesh never named one.

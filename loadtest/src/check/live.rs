@@ -74,7 +74,11 @@ impl Measure {
 
 /// Waits until the topic has not grown for `quiet` and the outcomes role has read it all.
 /// Returns whether that was so within `limit`, and how far it was, in words.
-pub(crate) async fn wait_until_quiet(places: &Places, quiet: Duration, limit: Duration) -> anyhow::Result<(bool, String)> {
+pub(crate) async fn wait_until_quiet(
+    places: &Places,
+    quiet: Duration,
+    limit: Duration,
+) -> anyhow::Result<(bool, String)> {
     let began = Instant::now();
     let mut last = Vec::new();
     let mut since = Instant::now();
@@ -110,10 +114,15 @@ async fn behind(places: &Places, ends: &[(i32, i64)]) -> anyhow::Result<i64> {
         match progress(address).await {
             Ok(progress) => {
                 let next = |partition| {
-                    let known = progress.partitions.iter().find(|known| known.partition == partition && known.topic == super::log::TOPIC);
+                    let known = progress.partitions.iter().find(|known| {
+                        known.partition == partition && known.topic == super::log::TOPIC
+                    });
                     known.map_or(0, |known| known.next_offset)
                 };
-                return Ok(ends.iter().map(|(partition, end)| (end - next(*partition)).max(0)).sum());
+                return Ok(ends
+                    .iter()
+                    .map(|(partition, end)| (end - next(*partition)).max(0))
+                    .sum());
             }
             Err(error) => failed = error,
         }
@@ -122,24 +131,58 @@ async fn behind(places: &Places, ends: &[(i32, i64)]) -> anyhow::Result<i64> {
 }
 
 async fn progress(address: &str) -> anyhow::Result<outcomes::GetProgressResponse> {
-    let mut client = OutcomesServiceClient::new(endpoint(address)?.timeout(Duration::from_secs(5)).connect_lazy());
-    Ok(client.get_progress(outcomes::GetProgressRequest {}).await?.into_inner())
+    let mut client = OutcomesServiceClient::new(
+        endpoint(address)?
+            .timeout(Duration::from_secs(5))
+            .connect_lazy(),
+    );
+    Ok(client
+        .get_progress(outcomes::GetProgressRequest {})
+        .await?
+        .into_inner())
 }
 
 /// Asks for the measures, and searches logs, Redis and metrics.
 pub(crate) async fn collect(places: &Places, scanner: &Scanner) -> anyhow::Result<Live> {
     let mut live = Live::default();
     for address in &places.outcomes {
-        let mut client = OutcomesServiceClient::new(endpoint(address)?.timeout(Duration::from_secs(30)).connect_lazy());
-        let everything = outcomes::GetMeasuresRequest { grouping: outcomes::Grouping::Unspecified.into(), from_ms: 0, until_ms: 0 };
-        let Ok(response) = client.get_measures(everything).await else { continue };
+        let mut client = OutcomesServiceClient::new(
+            endpoint(address)?
+                .timeout(Duration::from_secs(30))
+                .connect_lazy(),
+        );
+        let everything = outcomes::GetMeasuresRequest {
+            grouping: outcomes::Grouping::Unspecified.into(),
+            from_ms: 0,
+            until_ms: 0,
+        };
+        let Ok(response) = client.get_measures(everything).await else {
+            continue;
+        };
         let response = response.into_inner();
         live.definitions = response.definitions;
-        live.measures = response.rows.into_iter().flat_map(|row| row.measures).map(Measure::of).collect();
-        let by_language = outcomes::GetMeasuresRequest { grouping: outcomes::Grouping::Language.into(), from_ms: 0, until_ms: 0 };
+        live.measures = response
+            .rows
+            .into_iter()
+            .flat_map(|row| row.measures)
+            .map(Measure::of)
+            .collect();
+        let by_language = outcomes::GetMeasuresRequest {
+            grouping: outcomes::Grouping::Language.into(),
+            from_ms: 0,
+            until_ms: 0,
+        };
         if let Ok(response) = client.get_measures(by_language).await {
             let rows = response.into_inner().rows;
-            live.by_language = rows.into_iter().map(|row| (row.group, row.measures.into_iter().map(Measure::of).collect())).collect();
+            live.by_language = rows
+                .into_iter()
+                .map(|row| {
+                    (
+                        row.group,
+                        row.measures.into_iter().map(Measure::of).collect(),
+                    )
+                })
+                .collect();
         }
         break;
     }
@@ -151,7 +194,9 @@ pub(crate) async fn collect(places: &Places, scanner: &Scanner) -> anyhow::Resul
         }
     }
     for url in &places.redis {
-        search_redis(url, scanner, &mut live.personal).await.with_context(|| format!("searching {url}"))?;
+        search_redis(url, scanner, &mut live.personal)
+            .await
+            .with_context(|| format!("searching {url}"))?;
     }
     if let Some(logs) = &places.logs {
         search_files(logs, scanner, &mut live.personal)?;
@@ -163,16 +208,25 @@ pub(crate) async fn collect(places: &Places, scanner: &Scanner) -> anyhow::Resul
 pub(crate) async fn http_get(address: &str, path: &str) -> anyhow::Result<String> {
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
+            .await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;
         anyhow::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    tokio::time::timeout(Duration::from_secs(5), ask).await.context("no answer within 5 s")?
+    tokio::time::timeout(Duration::from_secs(5), ask)
+        .await
+        .context("no answer within 5 s")?
 }
 
 fn search_files(folder: &Path, scanner: &Scanner, sightings: &mut Sightings) -> anyhow::Result<()> {
-    for entry in std::fs::read_dir(folder).with_context(|| format!("searching {}", folder.display()))? {
+    for entry in
+        std::fs::read_dir(folder).with_context(|| format!("searching {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_file() {
             let bytes = std::fs::read(&path)?;
@@ -183,16 +237,27 @@ fn search_files(folder: &Path, scanner: &Scanner, sightings: &mut Sightings) -> 
 }
 
 /// Every key and value, by type: `DUMP` would do for all types at once, but it compresses.
-async fn search_redis(url: &str, scanner: &Scanner, sightings: &mut Sightings) -> anyhow::Result<()> {
+async fn search_redis(
+    url: &str,
+    scanner: &Scanner,
+    sightings: &mut Sightings,
+) -> anyhow::Result<()> {
     let client = redis::Client::open(url)?;
     let mut connection = client.get_multiplexed_async_connection().await?;
     let mut cursor = 0u64;
     loop {
-        let (next, keys): (u64, Vec<Vec<u8>>) =
-            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(1000).query_async(&mut connection).await?;
+        let (next, keys): (u64, Vec<Vec<u8>>) = redis::cmd("SCAN")
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(1000)
+            .query_async(&mut connection)
+            .await?;
         for key in keys {
             scanner.scan("Redis key", &key, sightings);
-            let kind: String = redis::cmd("TYPE").arg(&key).query_async(&mut connection).await?;
+            let kind: String = redis::cmd("TYPE")
+                .arg(&key)
+                .query_async(&mut connection)
+                .await?;
             let (command, arguments): (&str, &[&str]) = match kind.as_str() {
                 "string" => ("GET", &[]),
                 "hash" => ("HGETALL", &[]),
@@ -241,9 +306,14 @@ fn search_value(value: &redis::Value, scanner: &Scanner, sightings: &mut Sightin
 pub(crate) async fn booking(places: &Places, contact: &str) -> Option<(bool, String)> {
     let contact_id = bytes_of(contact)?;
     for address in &places.callbacks {
-        let Ok(endpoint) = endpoint(address) else { continue };
-        let mut client = CallbackServiceClient::new(endpoint.timeout(Duration::from_secs(5)).connect_lazy());
-        let request = callback::GetBookingRequest { contact_id: contact_id.to_vec().into() };
+        let Ok(endpoint) = endpoint(address) else {
+            continue;
+        };
+        let mut client =
+            CallbackServiceClient::new(endpoint.timeout(Duration::from_secs(5)).connect_lazy());
+        let request = callback::GetBookingRequest {
+            contact_id: contact_id.to_vec().into(),
+        };
         if let Ok(response) = client.get_booking(request).await {
             let booking = response.into_inner();
             return Some((booking.found, booking.state));
@@ -255,7 +325,11 @@ pub(crate) async fn booking(places: &Places, contact: &str) -> Option<(bool, Str
 /// The 16 bytes of a UUID in text.
 fn bytes_of(contact: &str) -> Option<[u8; 16]> {
     let digits: String = contact.chars().filter(|digit| *digit != '-').collect();
-    (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes))?
+    (digits.len() == 32).then(|| {
+        u128::from_str_radix(&digits, 16)
+            .ok()
+            .map(u128::to_be_bytes)
+    })?
 }
 
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! The mesh's log: the whole topic, from the beginning, put in order by contact.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hasher as _};
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -71,12 +68,14 @@ impl Log {
         let event = match ContactEvent::decode(payload) {
             Ok(event) => event,
             Err(error) => {
-                self.unreadable.push(format!("record {}: {error}", self.records));
+                self.unreadable
+                    .push(format!("record {}: {error}", self.records));
                 return;
             }
         };
         if key != event.contact_id.as_bytes() {
-            self.unreadable.push(format!("{}: the key is not the contact", event.event_id));
+            self.unreadable
+                .push(format!("{}: the key is not the contact", event.event_id));
         }
         let Some(body) = event.body else {
             self.unreadable.push(format!("{}: no body", event.event_id));
@@ -98,7 +97,11 @@ impl Log {
             None => {}
         }
         if event.sequence < contact.last_sequence {
-            self.out_of_order.push((event.contact_id.clone(), contact.last_sequence, event.sequence));
+            self.out_of_order.push((
+                event.contact_id.clone(),
+                contact.last_sequence,
+                event.sequence,
+            ));
         }
         contact.last_sequence = contact.last_sequence.max(event.sequence);
         let arrived_ms = milliseconds(event.arrived_at);
@@ -136,14 +139,23 @@ impl Log {
 
 impl Contact {
     /// Bodies of one kind, with their events.
-    pub(crate) fn bodies<'a, T>(&'a self, pick: impl Fn(&'a Body) -> Option<T> + 'a) -> impl Iterator<Item = (&'a Event, T)> {
-        self.events.iter().filter_map(move |event| pick(&event.body).map(|body| (event, body)))
+    pub(crate) fn bodies<'a, T>(
+        &'a self,
+        pick: impl Fn(&'a Body) -> Option<T> + 'a,
+    ) -> impl Iterator<Item = (&'a Event, T)> {
+        self.events
+            .iter()
+            .filter_map(move |event| pick(&event.body).map(|body| (event, body)))
     }
 
     /// A callback was booked by `until_ms` and had not ended then; `u64::MAX`: was ever booked.
     pub(crate) fn booked_at(&self, until_ms: u64) -> bool {
         let mut booked = false;
-        for event in self.events.iter().take_while(|event| event.at_ms <= until_ms) {
+        for event in self
+            .events
+            .iter()
+            .take_while(|event| event.at_ms <= until_ms)
+        {
             match event.body {
                 Body::CallbackBooked(_) => booked = true,
                 Body::CallbackEnded(_) if until_ms < u64::MAX => booked = false,
@@ -165,12 +177,16 @@ impl Contact {
 
     /// Its last event says that nothing more will come.
     pub(crate) fn closed(&self) -> bool {
-        self.events.last().is_some_and(|event| matches!(event.body, Body::Closed(_)))
+        self.events
+            .last()
+            .is_some_and(|event| matches!(event.body, Body::Closed(_)))
     }
 }
 
 fn milliseconds(time: Option<prost_types::Timestamp>) -> u64 {
-    time.map_or(0, |time| time.seconds.unsigned_abs() * 1000 + u64::from(time.nanos.unsigned_abs()) / 1_000_000)
+    time.map_or(0, |time| {
+        time.seconds.unsigned_abs() * 1000 + u64::from(time.nanos.unsigned_abs()) / 1_000_000
+    })
 }
 
 /// A consumer that belongs to no group: nobody else's offsets move.
@@ -187,11 +203,15 @@ fn consumer(brokers: &str) -> anyhow::Result<BaseConsumer> {
 /// Offsets one past the last record, by partition.
 fn ends(consumer: &BaseConsumer) -> anyhow::Result<Vec<(i32, i64)>> {
     let limit = Duration::from_secs(10);
-    let metadata = consumer.fetch_metadata(Some(TOPIC), limit).context("asking Kafka for its topics")?;
+    let metadata = consumer
+        .fetch_metadata(Some(TOPIC), limit)
+        .context("asking Kafka for its topics")?;
     let mut ends = Vec::new();
     for topic in metadata.topics() {
         for partition in topic.partitions() {
-            let (_, end) = consumer.fetch_watermarks(TOPIC, partition.id(), limit).context("asking Kafka for its offsets")?;
+            let (_, end) = consumer
+                .fetch_watermarks(TOPIC, partition.id(), limit)
+                .context("asking Kafka for its offsets")?;
             ends.push((partition.id(), end));
         }
     }
@@ -204,11 +224,8 @@ pub(crate) fn topic_ends(brokers: &str) -> anyhow::Result<Vec<(i32, i64)>> {
     ends(&consumer(brokers)?)
 }
 
-/// Reads the whole topic and keeps a copy of every record in a file, so that a run can be
-/// checked again when its Kafka is gone. Blocks: to be called where that is allowed.
-pub(crate) fn read(brokers: &str, scanner: &Scanner, copy: &Path) -> anyhow::Result<Log> {
-    let file = File::create(copy).with_context(|| format!("creating {}", copy.display()))?;
-    let mut copy = BufWriter::with_capacity(1 << 20, file);
+/// Reads the whole topic. Blocks: to be called where that is allowed.
+pub(crate) fn read(brokers: &str, scanner: &Scanner) -> anyhow::Result<Log> {
     let consumer = consumer(brokers)?;
     let ends = ends(&consumer)?;
     let mut list = TopicPartitionList::new();
@@ -224,17 +241,22 @@ pub(crate) fn read(brokers: &str, scanner: &Scanner, copy: &Path) -> anyhow::Res
             Some(message) => {
                 let message = message.context("reading the topic")?;
                 heard = Instant::now();
-                let (key, payload) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+                let (key, payload) = (
+                    message.key().unwrap_or_default(),
+                    message.payload().unwrap_or_default(),
+                );
                 scanner.scan("Kafka record", key, &mut log.personal);
                 scanner.scan("Kafka record", payload, &mut log.personal);
                 if let Some(headers) = message.headers() {
                     for header in headers.iter() {
-                        scanner.scan("Kafka header", header.value.unwrap_or_default(), &mut log.personal);
+                        scanner.scan(
+                            "Kafka header",
+                            header.value.unwrap_or_default(),
+                            &mut log.personal,
+                        );
                     }
                 }
                 log.take(key, payload);
-                keep(&mut copy, key)?;
-                keep(&mut copy, payload)?;
                 let end = left.get(&message.partition()).copied();
                 if end.is_some_and(|end| message.offset() + 1 >= end) {
                     left.remove(&message.partition());
@@ -246,34 +268,6 @@ pub(crate) fn read(brokers: &str, scanner: &Scanner, copy: &Path) -> anyhow::Res
                 left.len()
             ),
         }
-    }
-    copy.flush().context("keeping a copy of the topic")?;
-    log.finish();
-    Ok(log)
-}
-
-fn keep(copy: &mut impl Write, bytes: &[u8]) -> anyhow::Result<()> {
-    let length = u32::try_from(bytes.len()).context("a record beyond 4 GiB")?;
-    copy.write_all(&length.to_le_bytes()).context("keeping a copy of the topic")?;
-    copy.write_all(bytes).context("keeping a copy of the topic")
-}
-
-/// Reads a copy that [`read`] kept.
-pub(crate) fn read_copy(copy: &Path, scanner: &Scanner) -> anyhow::Result<Log> {
-    let bytes = std::fs::read(copy).with_context(|| format!("reading {}", copy.display()))?;
-    let mut rest = bytes.as_slice();
-    let mut next = || -> Option<&[u8]> {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let (part, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        rest = after;
-        Some(part)
-    };
-    let mut log = Log::default();
-    while let Some(key) = next() {
-        let payload = next().with_context(|| format!("{} is cut off", copy.display()))?;
-        scanner.scan("Kafka record", key, &mut log.personal);
-        scanner.scan("Kafka record", payload, &mut log.personal);
-        log.take(key, payload);
     }
     log.finish();
     Ok(log)

@@ -80,13 +80,29 @@ impl Verdict {
     }
 
     pub(crate) fn named(promise: &str, what: &str) -> Self {
-        Self { promise: promise.to_owned(), what: what.to_owned(), checked: 0, violations: 0, first: Vec::new(), notes: Vec::new() }
+        Self {
+            promise: promise.to_owned(),
+            what: what.to_owned(),
+            checked: 0,
+            violations: 0,
+            first: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
-    pub(crate) fn violation(&mut self, contact: &str, expected: impl Into<String>, seen: impl Into<String>) {
+    pub(crate) fn violation(
+        &mut self,
+        contact: &str,
+        expected: impl Into<String>,
+        seen: impl Into<String>,
+    ) {
         self.violations += 1;
         if self.first.len() < SHOWN_MAX {
-            self.first.push(Finding { contact: contact.to_owned(), expected: expected.into(), seen: seen.into() });
+            self.first.push(Finding {
+                contact: contact.to_owned(),
+                expected: expected.into(),
+                seen: seen.into(),
+            });
         }
     }
 
@@ -117,10 +133,18 @@ fn expectations(evidence: &Evidence<'_>) -> Verdict {
     let mut least = |what: &str, seen: u64, least: u64| {
         verdict.checked += 1;
         if seen < least {
-            verdict.violation("(all)", format!("at least {least} {what}"), seen.to_string());
+            verdict.violation(
+                "(all)",
+                format!("at least {least} {what}"),
+                seen.to_string(),
+            );
         }
     };
-    least("calls answered by an agent", counts.established, expect.established_min);
+    least(
+        "calls answered by an agent",
+        counts.established,
+        expect.established_min,
+    );
     least("callbacks booked", counts.booked, expect.booked_min);
     let mut most = |what: &str, seen: u64, most: Option<u64>| {
         let Some(most) = most else { return };
@@ -129,7 +153,15 @@ fn expectations(evidence: &Evidence<'_>) -> Verdict {
             verdict.violation("(all)", format!("at most {most} {what}"), seen.to_string());
         }
     };
-    most("calls on the default route", counts.defaults(), expect.default_routed_max);
-    most("calls refused for overload", counts.overload, expect.blocked_max);
+    most(
+        "calls on the default route",
+        counts.defaults(),
+        expect.default_routed_max,
+    );
+    most(
+        "calls refused for overload",
+        counts.overload,
+        expect.blocked_max,
+    );
     verdict
 }

@@ -19,7 +19,10 @@ use super::{Evidence, Verdict};
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     let (facts, log) = (evidence.facts, evidence.log);
-    let mut verdict = Verdict::new(Invariant::EveryOutcomeCounted, "contacts of the switch's record in the log, and totals");
+    let mut verdict = Verdict::new(
+        Invariant::EveryOutcomeCounted,
+        "contacts of the switch's record in the log, and totals",
+    );
     let mut open = 0;
     let mut known: Vec<&String> = facts.contacts.keys().collect();
     known.sort();
@@ -29,11 +32,27 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             verdict.violation(id, "its events in the log", "none");
             continue;
         };
-        let cleared = facts.contacts[id].iter().filter_map(|call| facts.calls.get(call)).all(|call| call.cleared.is_some());
-        open += u64::from(!sequences(id, contact, cleared && !contact.callback_to_come(), &mut verdict));
+        let cleared = facts.contacts[id]
+            .iter()
+            .filter_map(|call| facts.calls.get(call))
+            .all(|call| call.cleared.is_some());
+        open += u64::from(!sequences(
+            id,
+            contact,
+            cleared && !contact.callback_to_come(),
+            &mut verdict,
+        ));
     }
-    let nameless = facts.calls.values().filter(|call| call.contact.is_empty() && call.cleared.is_some()).count();
-    let mut unknown: Vec<_> = log.contacts.iter().filter(|(id, _)| !facts.contacts.contains_key(*id)).collect();
+    let nameless = facts
+        .calls
+        .values()
+        .filter(|call| call.contact.is_empty() && call.cleared.is_some())
+        .count();
+    let mut unknown: Vec<_> = log
+        .contacts
+        .iter()
+        .filter(|(id, _)| !facts.contacts.contains_key(*id))
+        .collect();
     unknown.sort_by_key(|(id, _)| *id);
     for (id, contact) in &unknown {
         verdict.checked += 1;
@@ -41,7 +60,11 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     }
     if unknown.len() != nameless {
         let example = unknown.first().map_or("(none)", |(id, _)| id.as_str());
-        verdict.violation(example, format!("{nameless} contacts for the calls that the mesh never named"), unknown.len().to_string());
+        verdict.violation(
+            example,
+            format!("{nameless} contacts for the calls that the mesh never named"),
+            unknown.len().to_string(),
+        );
     }
     for (id, sequence) in &log.contradictions {
         verdict.violation(id, format!("one event {sequence}"), "two different ones");
@@ -54,7 +77,11 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     }
     let (made, acknowledged) = facts.events;
     if facts.complete && made != acknowledged {
-        verdict.violation("(switch)", format!("all {made} events of the switch acknowledged"), acknowledged.to_string());
+        verdict.violation(
+            "(switch)",
+            format!("all {made} events of the switch acknowledged"),
+            acknowledged.to_string(),
+        );
     }
     totals(evidence, &mut verdict);
     verdict.note(format!("{} records, {} contacts, {} repeats with the same bytes, {open} contacts open at the end, {nameless} calls without a name", log.records, log.contacts.len(), log.repeats));
@@ -66,7 +93,11 @@ fn sequences(id: &str, contact: &Contact, should_be_closed: bool, verdict: &mut 
     for (index, event) in contact.events.iter().enumerate() {
         let expected = index as u64 + 1;
         if event.sequence != expected {
-            verdict.violation(id, format!("event {expected}"), format!("event {} next", event.sequence));
+            verdict.violation(
+                id,
+                format!("event {expected}"),
+                format!("event {} next", event.sequence),
+            );
             return contact.closed();
         }
     }
@@ -74,13 +105,25 @@ fn sequences(id: &str, contact: &Contact, should_be_closed: bool, verdict: &mut 
     match last.map(|event| &event.body) {
         Some(Body::Closed(closed)) => {
             if closed.events != contact.events.len() as u64 {
-                verdict.violation(id, format!("{} events, as Closed says", closed.events), contact.events.len().to_string());
+                verdict.violation(
+                    id,
+                    format!("{} events, as Closed says", closed.events),
+                    contact.events.len().to_string(),
+                );
             }
             true
         }
         _ => {
             if should_be_closed {
-                verdict.violation(id, "Closed: its calls are over", format!("last event {} is {}", contact.events.len(), last.map_or("none", |event| name(&event.body))));
+                verdict.violation(
+                    id,
+                    "Closed: its calls are over",
+                    format!(
+                        "last event {} is {}",
+                        contact.events.len(),
+                        last.map_or("none", |event| name(&event.body))
+                    ),
+                );
             }
             false
         }
@@ -93,19 +136,46 @@ pub(crate) fn count(log: &Log) -> BTreeMap<&'static str, u64> {
     let mut totals: BTreeMap<&'static str, u64> = BTreeMap::new();
     for contact in log.contacts.values() {
         let has = |pick: fn(&Body) -> bool| contact.events.iter().any(|event| pick(&event.body));
-        let times = |pick: fn(&Body) -> bool| contact.events.iter().filter(|event| pick(&event.body)).count() as u64;
+        let times = |pick: fn(&Body) -> bool| {
+            contact
+                .events
+                .iter()
+                .filter(|event| pick(&event.body))
+                .count() as u64
+        };
         let answered = has(|body| matches!(body, Body::Established(_)));
         let mut add = |name, count: u64| *totals.entry(name).or_default() += count;
         add("offered", 1);
         add("answered", u64::from(answered));
-        add("default_routed", u64::from(has(|body| matches!(body, Body::DefaultRouted(_)))));
-        add("blocked", u64::from(has(|body| matches!(body, Body::Blocked(_)))));
+        add(
+            "default_routed",
+            u64::from(has(|body| matches!(body, Body::DefaultRouted(_)))),
+        );
+        add(
+            "blocked",
+            u64::from(has(|body| matches!(body, Body::Blocked(_)))),
+        );
         add("closed", u64::from(contact.closed()));
-        add("transfers_requested", times(|body| matches!(body, Body::TransferRequested(_))));
-        add("transfers_completed", times(|body| matches!(body, Body::Transferred(_))));
-        add("not_answered_by_agent", times(|body| matches!(body, Body::NotAnswered(_))));
-        add("callback_accepted", times(|body| matches!(body, Body::CallbackBooked(_))));
-        add("surveys", u64::from(has(|body| matches!(body, Body::SurveyAnswered(_)))));
+        add(
+            "transfers_requested",
+            times(|body| matches!(body, Body::TransferRequested(_))),
+        );
+        add(
+            "transfers_completed",
+            times(|body| matches!(body, Body::Transferred(_))),
+        );
+        add(
+            "not_answered_by_agent",
+            times(|body| matches!(body, Body::NotAnswered(_))),
+        );
+        add(
+            "callback_accepted",
+            times(|body| matches!(body, Body::CallbackBooked(_))),
+        );
+        add(
+            "surveys",
+            u64::from(has(|body| matches!(body, Body::SurveyAnswered(_)))),
+        );
     }
     totals
 }
@@ -116,20 +186,34 @@ fn totals(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         return;
     };
     if !live.caught_up {
-        verdict.violation("(outcomes)", "the outcomes role has read the log to its end", format!("not within the limit: {}", live.lag));
+        verdict.violation(
+            "(outcomes)",
+            "the outcomes role has read the log to its end",
+            format!("not within the limit: {}", live.lag),
+        );
     }
     let mut compared = 0;
     for (name, counted) in count(evidence.log) {
-        let Some(measure) = live.measures.iter().find(|measure| measure.name == name) else { continue };
+        let Some(measure) = live.measures.iter().find(|measure| measure.name == name) else {
+            continue;
+        };
         compared += 1;
         verdict.checked += 1;
         if (measure.value - counted as f64).abs() > 0.5 {
-            verdict.violation("(totals)", format!("{name} {counted}, counted from the log"), format!("{} in the query API", measure.value));
+            verdict.violation(
+                "(totals)",
+                format!("{name} {counted}, counted from the log"),
+                format!("{} in the query API", measure.value),
+            );
         }
     }
     verdict.note(format!("{compared} totals compared with the query API"));
     if compared == 0 {
-        verdict.violation("(totals)", "measures by the names of the definitions", "none known");
+        verdict.violation(
+            "(totals)",
+            "measures by the names of the definitions",
+            "none known",
+        );
     }
 }
 

@@ -65,7 +65,10 @@ struct Lines {
 }
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
-    let mut verdict = Verdict::new(Invariant::BoundedOvertaking, "agents given to contacts, against everybody whom they could have served instead");
+    let mut verdict = Verdict::new(
+        Invariant::BoundedOvertaking,
+        "agents given to contacts, against everybody whom they could have served instead",
+    );
     let tolerance_ms = evidence.expect.clock_tolerance_ms.max(200);
     let contacts = evidence.log.in_order();
     let mut lines = Lines::default();
@@ -83,11 +86,16 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
     }
     lines.waits.sort_by_key(|wait| wait.from_ms);
     lines.given.sort_by_key(|given| given.at_ms);
-    let mut in_line: Vec<BTreeMap<(u64, usize), (u64, u64)>> = lines.rules.iter().map(|_| BTreeMap::new()).collect();
+    let mut in_line: Vec<BTreeMap<(u64, usize), (u64, u64)>> =
+        lines.rules.iter().map(|_| BTreeMap::new()).collect();
     let mut next = 0;
     let mut compared = 0u64;
     for given in &lines.given {
-        while let Some(wait) = lines.waits.get(next).filter(|wait| wait.from_ms <= given.at_ms) {
+        while let Some(wait) = lines
+            .waits
+            .get(next)
+            .filter(|wait| wait.from_ms <= given.at_ms)
+        {
             in_line[wait.lane].insert((wait.place_ms, wait.contact), (wait.from_ms, wait.until_ms));
             next += 1;
         }
@@ -98,7 +106,9 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             let serves = same
                 || agent.is_some_and(|agent| {
                     agent.languages.contains(&rule.lane.language)
-                        && agent.skills.iter().any(|(skill, level)| *skill == rule.skill && *level >= rule.proficiency_min)
+                        && agent.skills.iter().any(|(skill, level)| {
+                            *skill == rule.skill && *level >= rule.proficiency_min
+                        })
                 });
             if !serves || in_line[lane].is_empty() {
                 continue;
@@ -106,7 +116,8 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             let mut gone = Vec::new();
             for (key, (from_ms, until_ms)) in &in_line[lane] {
                 let (place_ms, contact) = *key;
-                let past_bound = given.at_ms.saturating_sub(place_ms) > rule.bound_ms + tolerance_ms;
+                let past_bound =
+                    given.at_ms.saturating_sub(place_ms) > rule.bound_ms + tolerance_ms;
                 if place_ms + tolerance_ms >= given.place_ms || !(same || past_bound) {
                     break;
                 }
@@ -115,12 +126,21 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
                     continue;
                 }
                 compared += 1;
-                let in_line_all_along = from_ms + tolerance_ms < given.at_ms && *until_ms > given.at_ms + tolerance_ms;
+                let in_line_all_along =
+                    from_ms + tolerance_ms < given.at_ms && *until_ms > given.at_ms + tolerance_ms;
                 if contact != given.contact && in_line_all_along {
                     verdict.violation(
                         contacts[contact].0,
-                        format!("{} before anybody of {} {} who came after {place_ms}", given.agent, rule.lane.queue, rule.lane.language),
-                        format!("given to {}, who came {} ms later, at {}", contacts[given.contact].0, given.place_ms - place_ms, given.at_ms),
+                        format!(
+                            "{} before anybody of {} {} who came after {place_ms}",
+                            given.agent, rule.lane.queue, rule.lane.language
+                        ),
+                        format!(
+                            "given to {}, who came {} ms later, at {}",
+                            contacts[given.contact].0,
+                            given.place_ms - place_ms,
+                            given.at_ms
+                        ),
                     );
                     break;
                 }
@@ -131,7 +151,11 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
         }
     }
     verdict.note(format!("{compared} contacts that had come earlier were looked at; order of arrival within a queue, language and start"));
-    let bounds: Vec<u64> = lines.rules.iter().map(|rule| rule.bound_ms / 1000).collect();
+    let bounds: Vec<u64> = lines
+        .rules
+        .iter()
+        .map(|rule| rule.bound_ms / 1000)
+        .collect();
     if let (Some(least), Some(most)) = (bounds.iter().min(), bounds.iter().max()) {
         verdict.note(format!("stated bounds across queues: {least} to {most} s"));
     }
@@ -156,14 +180,24 @@ impl Lines {
                     self.end(index, open.take(), event.at_ms);
                     let lane = self.lane(&event.queue, &event.language, &event.topic, policy);
                     if let Some(lane) = lane.filter(|_| !booked) {
-                        self.given.push(Given { lane, place_ms: contact.arrived_ms, at_ms: event.at_ms, contact: index, agent: assigned.agent_id.clone() });
+                        self.given.push(Given {
+                            lane,
+                            place_ms: contact.arrived_ms,
+                            at_ms: event.at_ms,
+                            contact: index,
+                            agent: assigned.agent_id.clone(),
+                        });
                     }
                 }
                 Body::CallbackBooked(_) => {
                     booked = true;
                     self.end(index, open.take(), event.at_ms);
                 }
-                Body::Established(_) | Body::Abandoned(_) | Body::DefaultRouted(_) | Body::Blocked(_) | Body::Closed(_) => {
+                Body::Established(_)
+                | Body::Abandoned(_)
+                | Body::DefaultRouted(_)
+                | Body::Blocked(_)
+                | Body::Closed(_) => {
                     self.end(index, open.take(), event.at_ms);
                 }
                 _ => {}
@@ -175,21 +209,40 @@ impl Lines {
 
     fn end(&mut self, contact: usize, open: Option<(usize, u64, u64)>, until_ms: u64) {
         if let Some((lane, place_ms, from_ms)) = open {
-            self.waits.push(Wait { lane, place_ms, from_ms, until_ms, contact });
+            self.waits.push(Wait {
+                lane,
+                place_ms,
+                from_ms,
+                until_ms,
+                contact,
+            });
         }
     }
 
     fn lane(&mut self, queue: &str, language: &str, topic: &str, policy: &Policy) -> Option<usize> {
         let known = policy.queue(policy.queue_index(queue)?);
-        let start = known.priority_start + policy.topics.get(topic).map_or(0, |topic| topic.priority_start);
-        let lane = Lane { queue: queue.to_owned(), language: language.to_owned(), start };
+        let start = known.priority_start
+            + policy
+                .topics
+                .get(topic)
+                .map_or(0, |topic| topic.priority_start);
+        let lane = Lane {
+            queue: queue.to_owned(),
+            language: language.to_owned(),
+            start,
+        };
         if let Some(index) = self.index.get(&lane) {
             return Some(*index);
         }
         let cap = policy.pool(&known.pool).map_or(0, |pool| pool.priority_cap);
         let points = u64::from(cap.saturating_sub(start));
         let bound_ms = (points * 1000).div_ceil(u64::from(known.priority_acceleration.max(1)));
-        self.rules.push(Rule { lane: lane.clone(), skill: known.skill.clone(), proficiency_min: u32::from(known.proficiency_min), bound_ms });
+        self.rules.push(Rule {
+            lane: lane.clone(),
+            skill: known.skill.clone(),
+            proficiency_min: u32::from(known.proficiency_min),
+            bound_ms,
+        });
         self.index.insert(lane, self.rules.len() - 1);
         Some(self.rules.len() - 1)
     }
@@ -201,7 +254,10 @@ pub(crate) fn bounds(policy: &Policy) -> HashMap<String, u64> {
     for queue in &policy.queues {
         let cap = policy.pool(&queue.pool).map_or(0, |pool| pool.priority_cap);
         let points = u64::from(cap.saturating_sub(queue.priority_start));
-        bounds.insert(queue.name.clone(), points / u64::from(queue.priority_acceleration.max(1)));
+        bounds.insert(
+            queue.name.clone(),
+            points / u64::from(queue.priority_acceleration.max(1)),
+        );
     }
     bounds
 }

@@ -41,7 +41,13 @@ impl Sightings {
             *self.bytes.entry(place.clone()).or_default() += bytes;
         }
         self.found += other.found;
-        self.first.extend(other.first.iter().take(10usize.saturating_sub(self.first.len())).cloned());
+        self.first.extend(
+            other
+                .first
+                .iter()
+                .take(10usize.saturating_sub(self.first.len()))
+                .cloned(),
+        );
     }
 
     fn find(&mut self, place: &str, what: String) {
@@ -75,7 +81,9 @@ impl Scanner {
             for marker in MARKERS {
                 let first = marker.as_bytes()[0];
                 if byte.eq_ignore_ascii_case(&first)
-                    && bytes.get(at..at + marker.len()).is_some_and(|part| part.eq_ignore_ascii_case(marker.as_bytes()))
+                    && bytes
+                        .get(at..at + marker.len())
+                        .is_some_and(|part| part.eq_ignore_ascii_case(marker.as_bytes()))
                 {
                     sightings.find(place, format!("{marker:?}, which a caller said"));
                 }
@@ -85,15 +93,23 @@ impl Scanner {
     }
 
     fn number_at(&self, bytes: &[u8]) -> Option<u32> {
-        let digits = bytes.strip_prefix(NUMBER_PREFIX.as_bytes())?.get(..NUMBER_DIGITS)?;
+        let digits = bytes
+            .strip_prefix(NUMBER_PREFIX.as_bytes())?
+            .get(..NUMBER_DIGITS)?;
         let digits = std::str::from_utf8(digits).ok()?;
-        let caller: u32 = digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())??;
+        let caller: u32 = digits
+            .bytes()
+            .all(|digit| digit.is_ascii_digit())
+            .then(|| digits.parse().ok())??;
         (caller < self.callers).then_some(caller)
     }
 }
 
 pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
-    let mut verdict = Verdict::new(Invariant::NoPlainPii, "bytes of Kafka records, logs, Redis and metrics");
+    let mut verdict = Verdict::new(
+        Invariant::NoPlainPii,
+        "bytes of Kafka records, logs, Redis and metrics",
+    );
     let mut all = evidence.log.personal.clone();
     if let Some(live) = evidence.live {
         all.add(&live.personal);
@@ -103,7 +119,11 @@ pub(super) fn verdict(evidence: &Evidence<'_>) -> Verdict {
         verdict.violation(place, "nothing personal", what.clone());
     }
     verdict.violations = all.found;
-    let mut places: Vec<String> = all.bytes.iter().map(|(place, bytes)| format!("{place} {bytes}")).collect();
+    let mut places: Vec<String> = all
+        .bytes
+        .iter()
+        .map(|(place, bytes)| format!("{place} {bytes}"))
+        .collect();
     places.sort();
     verdict.note(format!("bytes searched: {}", places.join(", ")));
     if evidence.live.is_none() {

@@ -13,7 +13,10 @@ use super::{Evidence, Verdict};
 use crate::time::MILLISECOND;
 
 pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
-    let mut verdict = Verdict::new(Invariant::PlaceKept, "places in line and first arrivals, against the switch's own record");
+    let mut verdict = Verdict::new(
+        Invariant::PlaceKept,
+        "places in line and first arrivals, against the switch's own record",
+    );
     let tolerance_ms = evidence.expect.clock_tolerance_ms;
     let mut kept_over = [0u64; 6];
     for (id, contact) in evidence.log.in_order() {
@@ -25,12 +28,23 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
                     verdict.checked += 1;
                     let reason = usize::try_from(queued.reason).unwrap_or(0).min(5);
                     kept_over[reason] += 1;
-                    let right = queued.place_from_ms == contact.arrived_ms || window_from == Some(queued.place_from_ms);
+                    let right = queued.place_from_ms == contact.arrived_ms
+                        || window_from == Some(queued.place_from_ms);
                     if !right {
                         verdict.violation(
                             id,
-                            format!("place counted from {} at sequence {}", contact.arrived_ms, event.sequence),
-                            format!("from {}, {} ms later", queued.place_from_ms, queued.place_from_ms.wrapping_sub(contact.arrived_ms).cast_signed()),
+                            format!(
+                                "place counted from {} at sequence {}",
+                                contact.arrived_ms, event.sequence
+                            ),
+                            format!(
+                                "from {}, {} ms later",
+                                queued.place_from_ms,
+                                queued
+                                    .place_from_ms
+                                    .wrapping_sub(contact.arrived_ms)
+                                    .cast_signed()
+                            ),
                         );
                     }
                 }
@@ -38,13 +52,23 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
             }
         }
         for (sequence, arrived_ms) in &contact.other_arrivals {
-            verdict.violation(id, format!("first arrival {} in every event", contact.arrived_ms), format!("{arrived_ms} at sequence {sequence}"));
+            verdict.violation(
+                id,
+                format!("first arrival {} in every event", contact.arrived_ms),
+                format!("{arrived_ms} at sequence {sequence}"),
+            );
         }
-        let Some(call) = evidence.facts.first_call(id) else { continue };
+        let Some(call) = evidence.facts.first_call(id) else {
+            continue;
+        };
         verdict.checked += 1;
         let seen_ms = call.arrived / MILLISECOND;
         if contact.arrived_ms.abs_diff(seen_ms) > tolerance_ms {
-            verdict.violation(id, format!("first arrival {seen_ms}, as the switch saw it, within {tolerance_ms} ms"), contact.arrived_ms.to_string());
+            verdict.violation(
+                id,
+                format!("first arrival {seen_ms}, as the switch saw it, within {tolerance_ms} ms"),
+                contact.arrived_ms.to_string(),
+            );
         }
     }
     verdict.note(format!(

@@ -51,9 +51,17 @@ pub(super) fn staff(scenario: &Scenario, policy: &Policy, schedule: &Schedule) -
         let skill = policy.queue(operator.queue).skill.as_str();
         *load.entry(skill).or_default() += (all - words.need) / all;
     }
-    let pools: Vec<&str> = schedule.topics.iter().map(|topic| topic.pool.as_str()).collect();
-    let mut every: Vec<&str> =
-        policy.queues.iter().filter(|queue| pools.contains(&queue.pool.as_str())).map(|queue| queue.skill.as_str()).collect();
+    let pools: Vec<&str> = schedule
+        .topics
+        .iter()
+        .map(|topic| topic.pool.as_str())
+        .collect();
+    let mut every: Vec<&str> = policy
+        .queues
+        .iter()
+        .filter(|queue| pools.contains(&queue.pool.as_str()))
+        .map(|queue| queue.skill.as_str())
+        .collect();
     every.sort_unstable();
     every.dedup();
     let skills: Vec<(&str, f64)> = load.into_iter().collect();
@@ -65,12 +73,18 @@ pub(super) fn staff(scenario: &Scenario, policy: &Policy, schedule: &Schedule) -
         for (owed, (_, weight)) in credit.iter_mut().zip(&skills) {
             *owed += weight;
         }
-        let first = (0..skills.len()).max_by(|a, b| credit[*a].total_cmp(&credit[*b])).unwrap_or(0);
+        let first = (0..skills.len())
+            .max_by(|a, b| credit[*a].total_cmp(&credit[*b]))
+            .unwrap_or(0);
         credit[first] -= skills.iter().map(|(_, weight)| weight).sum::<f64>();
         let mut own: Vec<(String, u32)> = Vec::new();
         for turn in 0..scenario.agents.skills_each as usize {
             let (skill, _) = skills[(first + turn) % skills.len()];
-            let proficiency = if turn == 0 { 7 + dice.below(4) } else { 3 + dice.below(6) };
+            let proficiency = if turn == 0 {
+                7 + dice.below(4)
+            } else {
+                3 + dice.below(6)
+            };
             if !own.iter().any(|(known, _)| known == skill) {
                 own.push((skill.to_owned(), proficiency as u32));
             }
@@ -115,7 +129,12 @@ impl People {
             return;
         }
         let agent = &mut self.agents[index];
-        let phone = core.agent_logs_on(now, &agent.name, agent.skills.clone(), agent.languages.clone());
+        let phone = core.agent_logs_on(
+            now,
+            &agent.name,
+            agent.skills.clone(),
+            agent.languages.clone(),
+        );
         // Phones are given out in the order of log-on, which is that of the agents.
         debug_assert_eq!(phone, index);
         agent.phone = Some(phone);
@@ -140,8 +159,11 @@ impl People {
         if agent.dice.chance(self.scenario.agents.no_answer) {
             return;
         }
-        let after = self.scenario.shrunk(agent.dice.exponential(self.scenario.agents.answer_mean_s));
-        self.timers.push(now + after, Timer::Answer(phone, generation));
+        let after = self
+            .scenario
+            .shrunk(agent.dice.exponential(self.scenario.agents.answer_mean_s));
+        self.timers
+            .push(now + after, Timer::Answer(phone, generation));
     }
 
     pub(super) fn answer(&mut self, now: Us, core: &mut Core, phone: usize, generation: u32) {
@@ -154,26 +176,39 @@ impl People {
         let settings = &self.scenario.agents;
         let agent = &mut self.agents[phone];
         let generation = agent.turn(Occupation::Talking(call));
-        let talk_s = agent.dice.lognormal(settings.talk_mean_s, settings.talk_variation);
+        let talk_s = agent
+            .dice
+            .lognormal(settings.talk_mean_s, settings.talk_variation);
         let transfers = agent.dice.chance(settings.transfer);
-        let (talk, third) = (self.scenario.shrunk(talk_s), self.scenario.shrunk(talk_s / 3.0));
-        self.timers.push(now + talk, Timer::EndTalk(phone, generation));
+        let (talk, third) = (
+            self.scenario.shrunk(talk_s),
+            self.scenario.shrunk(talk_s / 3.0),
+        );
+        self.timers
+            .push(now + talk, Timer::EndTalk(phone, generation));
         if transfers {
-            self.timers.push(now + third, Timer::AskTransfer(phone, generation));
+            self.timers
+                .push(now + third, Timer::AskTransfer(phone, generation));
         }
         self.meets_agent(now, core, call);
     }
 
     pub(super) fn ask_transfer(&mut self, now: Us, core: &mut Core, phone: usize, generation: u32) {
         let agent = &mut self.agents[phone];
-        let Occupation::Talking(call) = agent.occupation else { return };
+        let Occupation::Talking(call) = agent.occupation else {
+            return;
+        };
         if agent.generation != generation {
             return;
         }
-        let Some(life) = self.lives.get_mut(&call) else { return };
+        let Some(life) = self.lives.get_mut(&call) else {
+            return;
+        };
         let pool = &self.schedule.topics[usize::from(life.topic)].pool;
         let others: Vec<usize> = (0..self.schedule.topics.len())
-            .filter(|topic| *topic != usize::from(life.topic) && self.schedule.topics[*topic].pool == *pool)
+            .filter(|topic| {
+                *topic != usize::from(life.topic) && self.schedule.topics[*topic].pool == *pool
+            })
             .collect();
         if others.is_empty() {
             return;
@@ -187,7 +222,9 @@ impl People {
     }
 
     pub(super) fn end_talk(&mut self, now: Us, core: &mut Core, phone: usize, generation: u32) {
-        let Occupation::Talking(call) = self.agents[phone].occupation else { return };
+        let Occupation::Talking(call) = self.agents[phone].occupation else {
+            return;
+        };
         if self.agents[phone].generation != generation {
             return;
         }
@@ -200,7 +237,14 @@ impl People {
         core.agent_ends(now, phone, survey);
     }
 
-    pub(super) fn released(&mut self, now: Us, core: &mut Core, call: CallNumber, phone: usize, why: Release) {
+    pub(super) fn released(
+        &mut self,
+        now: Us,
+        core: &mut Core,
+        call: CallNumber,
+        phone: usize,
+        why: Release,
+    ) {
         let agent = &mut self.agents[phone];
         if agent.occupation == Occupation::Off {
             return;
@@ -218,8 +262,11 @@ impl People {
                 }
                 let agent = &mut self.agents[phone];
                 let generation = agent.turn(Occupation::WrapUp);
-                let after = self.scenario.shrunk(agent.dice.exponential(self.scenario.agents.wrap_up_mean_s));
-                self.timers.push(now + after, Timer::WrapUpOver(phone, generation));
+                let after = self
+                    .scenario
+                    .shrunk(agent.dice.exponential(self.scenario.agents.wrap_up_mean_s));
+                self.timers
+                    .push(now + after, Timer::WrapUpOver(phone, generation));
             }
             Release::NotAnswered | Release::MovedWhileRinging | Release::CallerGone => {
                 agent.turn(Occupation::Idle);
@@ -237,9 +284,12 @@ impl People {
         let settings = &self.scenario.agents;
         if self.phase == Phase::Open && agent.dice.chance(settings.not_ready) {
             let generation = agent.turn(Occupation::Break);
-            let after = self.scenario.shrunk(agent.dice.exponential(settings.not_ready_mean_s));
+            let after = self
+                .scenario
+                .shrunk(agent.dice.exponential(settings.not_ready_mean_s));
             core.set_state(now, phone, cti::AgentState::NotReady, "break");
-            self.timers.push(now + after, Timer::Return(phone, generation));
+            self.timers
+                .push(now + after, Timer::Return(phone, generation));
             return;
         }
         agent.turn(Occupation::Idle);
@@ -254,7 +304,8 @@ impl People {
                 let generation = agent.turn(Occupation::Break);
                 let mean_s = self.scenario.agents.not_ready_mean_s;
                 let after = self.scenario.shrunk(agent.dice.exponential(mean_s));
-                self.timers.push(now + after, Timer::Return(phone, generation));
+                self.timers
+                    .push(now + after, Timer::Return(phone, generation));
             }
             (cti::AgentState::Ready, Occupation::WrapUp | Occupation::Break) => {
                 agent.turn(Occupation::Idle);
@@ -263,9 +314,18 @@ impl People {
         }
     }
 
-    pub(super) fn return_to_work(&mut self, now: Us, core: &mut Core, phone: usize, generation: u32) {
+    pub(super) fn return_to_work(
+        &mut self,
+        now: Us,
+        core: &mut Core,
+        phone: usize,
+        generation: u32,
+    ) {
         let agent = &mut self.agents[phone];
-        if agent.generation != generation || agent.occupation != Occupation::Break || core.has_call(phone) {
+        if agent.generation != generation
+            || agent.occupation != Occupation::Break
+            || core.has_call(phone)
+        {
             return;
         }
         agent.turn(Occupation::Idle);

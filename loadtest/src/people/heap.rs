@@ -21,7 +21,10 @@ struct Item<T> {
 
 impl<T> Default for Heap<T> {
     fn default() -> Self {
-        Self { items: BinaryHeap::new(), sequence: 0 }
+        Self {
+            items: BinaryHeap::new(),
+            sequence: 0,
+        }
     }
 }
 
@@ -46,7 +49,11 @@ impl<T> Ord for Item<T> {
 impl<T> Heap<T> {
     pub(super) fn push(&mut self, at: Us, timer: T) {
         self.sequence += 1;
-        self.items.push(Item { at, sequence: self.sequence, timer });
+        self.items.push(Item {
+            at,
+            sequence: self.sequence,
+            timer,
+        });
     }
 
     pub(super) fn pop_due(&mut self, now: Us) -> Option<T> {

@@ -97,7 +97,11 @@ enum Timer {
     Patience(CallNumber),
     Choose(CallNumber, Vec<cti::Offer>),
     Again(Again),
-    DialOutcome { dial: u64, caller: u32, outcome: cti::DialOutcome },
+    DialOutcome {
+        dial: u64,
+        caller: u32,
+        outcome: cti::DialOutcome,
+    },
     Cancel(u32),
     LogOn(usize),
     Answer(usize, u32),
@@ -109,7 +113,13 @@ enum Timer {
 
 impl People {
     /// Everybody of a scenario; the first arrival counts from `began`.
-    pub(crate) fn new(scenario: Arc<Scenario>, policy: &Policy, schedule: Schedule, words: Words, began: Us) -> Self {
+    pub(crate) fn new(
+        scenario: Arc<Scenario>,
+        policy: &Policy,
+        schedule: Schedule,
+        words: Words,
+        began: Us,
+    ) -> Self {
         let agents = agents::staff(&scenario, policy, &schedule);
         let mut people = Self {
             scenario,
@@ -137,8 +147,15 @@ impl People {
 
     /// When [`People::step`] is next needed.
     pub(crate) fn next_deadline(&self) -> Option<Us> {
-        let arrival = self.schedule.arrivals.get(self.next_arrival).map(|arrival| self.began + arrival.at);
-        [arrival, self.timers.next_deadline()].into_iter().flatten().min()
+        let arrival = self
+            .schedule
+            .arrivals
+            .get(self.next_arrival)
+            .map(|arrival| self.began + arrival.at);
+        [arrival, self.timers.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due at `now`, and what follows from what the switch told.
@@ -146,7 +163,9 @@ impl People {
         self.arrive(now, core);
         loop {
             self.react(now, core);
-            let Some(timer) = self.timers.pop_due(now) else { return };
+            let Some(timer) = self.timers.pop_due(now) else {
+                return;
+            };
             self.act(now, core, timer);
         }
     }
@@ -156,11 +175,17 @@ impl People {
             Timer::Patience(call) => self.patience_over(now, core, call),
             Timer::Choose(call, offers) => self.choose(now, core, call, &offers),
             Timer::Again(again) => self.call_again(now, core, again),
-            Timer::DialOutcome { dial, caller, outcome } => self.dial_outcome(now, core, dial, caller, outcome),
+            Timer::DialOutcome {
+                dial,
+                caller,
+                outcome,
+            } => self.dial_outcome(now, core, dial, caller, outcome),
             Timer::Cancel(caller) => self.call_to_cancel(now, core, caller),
             Timer::LogOn(agent) => self.log_on(now, core, agent),
             Timer::Answer(agent, generation) => self.answer(now, core, agent, generation),
-            Timer::AskTransfer(agent, generation) => self.ask_transfer(now, core, agent, generation),
+            Timer::AskTransfer(agent, generation) => {
+                self.ask_transfer(now, core, agent, generation)
+            }
             Timer::EndTalk(agent, generation) => self.end_talk(now, core, agent, generation),
             Timer::WrapUpOver(agent, generation) => self.wrap_up_over(now, core, agent, generation),
             Timer::Return(agent, generation) => self.return_to_work(now, core, agent, generation),
@@ -179,12 +204,20 @@ impl People {
                     Happening::Queued { call, offers } => self.in_line(now, core, call, offers),
                     Happening::Rings { phone, .. } => self.rings(now, phone),
                     Happening::Connected { call, phone } => self.connected(now, core, call, phone),
-                    Happening::Released { call, phone, why } => self.released(now, core, call, phone, why),
+                    Happening::Released { call, phone, why } => {
+                        self.released(now, core, call, phone, why)
+                    }
                     Happening::AgentSet { phone, state } => self.agent_set(now, phone, state),
-                    Happening::Message { call } | Happening::Defaulted { call } => self.turned_away(now, call),
+                    Happening::Message { call } | Happening::Defaulted { call } => {
+                        self.turned_away(now, call)
+                    }
                     Happening::Booked { call, code, .. } => self.booked(now, call, code),
                     Happening::BookingFailed { .. } => {}
-                    Happening::Dial { dial, number, ring_ms } => self.dialled(now, dial, &number, ring_ms),
+                    Happening::Dial {
+                        dial,
+                        number,
+                        ring_ms,
+                    } => self.dialled(now, dial, &number, ring_ms),
                     Happening::Ended { call } => {
                         self.lives.remove(&call);
                     }

@@ -23,23 +23,57 @@ pub(crate) fn write(judged: &Judged, folder: &Path) -> anyhow::Result<Option<Pat
     let mut contacts = BTreeSet::new();
     for verdict in &judged.verdicts {
         for finding in &verdict.first {
-            let _ = writeln!(text, "{}: {}: expected {}; seen {}", verdict.promise, finding.contact, finding.expected, finding.seen);
+            let _ = writeln!(
+                text,
+                "{}: {}: expected {}; seen {}",
+                verdict.promise, finding.contact, finding.expected, finding.seen
+            );
             contacts.insert(finding.contact.as_str());
             // Findings name a second contact in words.
-            contacts.extend(finding.seen.split(|letter: char| !(letter.is_ascii_hexdigit() || letter == '-')).filter(|word| word.len() == 36));
+            contacts.extend(
+                finding
+                    .seen
+                    .split(|letter: char| !(letter.is_ascii_hexdigit() || letter == '-'))
+                    .filter(|word| word.len() == 36),
+            );
         }
     }
     for contact in contacts {
         let calls: Vec<CallNumber> = match contact.strip_prefix("call ") {
             Some(number) => number.parse().into_iter().collect(),
-            None => judged.facts.contacts.get(contact).cloned().unwrap_or_default(),
+            None => judged
+                .facts
+                .contacts
+                .get(contact)
+                .cloned()
+                .unwrap_or_default(),
         };
         let _ = writeln!(text, "\n== {contact}, calls {calls:?}");
-        for line in judged.lines.iter().filter(|line| concerns(&line.entry, contact, &calls)) {
-            let _ = writeln!(text, "  {}.{:03} switch  {:?}", line.at / MILLISECOND, line.at % MILLISECOND, line.entry);
+        for line in judged
+            .lines
+            .iter()
+            .filter(|line| concerns(&line.entry, contact, &calls))
+        {
+            let _ = writeln!(
+                text,
+                "  {}.{:03} switch  {:?}",
+                line.at / MILLISECOND,
+                line.at % MILLISECOND,
+                line.entry
+            );
         }
-        for event in judged.log.contacts.get(contact).map(|contact| contact.events.as_slice()).unwrap_or_default() {
-            let _ = writeln!(text, "  {}     log {:>3} {} {} {} {:?}", event.at_ms, event.sequence, event.topic, event.queue, event.language, event.body);
+        for event in judged
+            .log
+            .contacts
+            .get(contact)
+            .map(|contact| contact.events.as_slice())
+            .unwrap_or_default()
+        {
+            let _ = writeln!(
+                text,
+                "  {}     log {:>3} {} {} {} {:?}",
+                event.at_ms, event.sequence, event.topic, event.queue, event.language, event.body
+            );
         }
     }
     std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
@@ -65,7 +99,9 @@ fn concerns(entry: &Entry, of: &str, calls: &[CallNumber]) -> bool {
         | Entry::BookingFailed { call, .. }
         | Entry::CancelAsked { call, .. }
         | Entry::CommandFailed { call, .. } => calls.contains(call),
-        Entry::Dial { contact, .. } | Entry::DialEnded { contact, .. } | Entry::Pending { contact, .. } => contact == of,
+        Entry::Dial { contact, .. }
+        | Entry::DialEnded { contact, .. }
+        | Entry::Pending { contact, .. } => contact == of,
         _ => false,
     }
 }

@@ -71,20 +71,32 @@ impl Report {
     /// From a finished run.
     pub(crate) fn of(judged: &Judged, policy: &domain::policy::Policy) -> anyhow::Result<Self> {
         let facts = &judged.facts;
-        let run = facts.run.clone().context("the record does not begin with its run")?;
+        let run = facts
+            .run
+            .clone()
+            .context("the record does not begin with its run")?;
         let (series, histogram) = series::of(judged)?;
         let counts = &facts.counts;
         let counts = [
-            ("calls at the switch, callback legs included", facts.calls.len() as u64),
+            (
+                "calls at the switch, callback legs included",
+                facts.calls.len() as u64,
+            ),
             ("calls scheduled in advance", run.scheduled),
             ("answers of the mesh in time", counts.answers),
             ("calls that an agent answered", counts.established),
             ("calls whose caller gave up waiting", counts.gave_up),
             ("messages: overload", counts.overload),
             ("messages: other reasons", counts.messages),
-            ("default routes: the reply timer ran out", counts.default_timer),
+            (
+                "default routes: the reply timer ran out",
+                counts.default_timer,
+            ),
             ("default routes: the mesh asked for it", counts.default_mesh),
-            ("default routes: no link or no credit", counts.default_no_link),
+            (
+                "default routes: no link or no credit",
+                counts.default_no_link,
+            ),
             ("callbacks booked", counts.booked),
             ("callbacks that could not be booked", counts.booking_failed),
             ("dials", facts.dials.len() as u64),
@@ -101,7 +113,9 @@ impl Report {
             run,
             seconds: since(facts.span.1),
             kept: judged.violations() == 0,
-            counts: counts.map(|(name, count)| (name.to_owned(), count)).to_vec(),
+            counts: counts
+                .map(|(name, count)| (name.to_owned(), count))
+                .to_vec(),
             latency: Latency {
                 count: histogram.len(),
                 p50: histogram.value_at_quantile(0.5),
@@ -118,7 +132,13 @@ impl Report {
             faults: facts
                 .faults
                 .iter()
-                .map(|(target, from, until)| (target.clone(), since(*from), until.map_or(since(facts.span.1), since)))
+                .map(|(target, from, until)| {
+                    (
+                        target.clone(),
+                        since(*from),
+                        until.map_or(since(facts.span.1), since),
+                    )
+                })
                 .collect(),
             overtaking_bounds_s: bounds,
             series,
@@ -128,16 +148,19 @@ impl Report {
     /// Writes `report.json` and `report.html` into a folder; the path of the latter.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<PathBuf> {
         let json = folder.join("report.json");
-        std::fs::write(&json, serde_json::to_vec_pretty(self)?).with_context(|| format!("writing {}", json.display()))?;
+        std::fs::write(&json, serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("writing {}", json.display()))?;
         let html = folder.join("report.html");
-        std::fs::write(&html, html::page(self)).with_context(|| format!("writing {}", html.display()))?;
+        std::fs::write(&html, html::page(self))
+            .with_context(|| format!("writing {}", html.display()))?;
         Ok(html)
     }
 
     /// The same again from its JSON.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("{} is no report of a run", path.display()))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} is no report of a run", path.display()))
     }
 
     /// For the console.
@@ -148,7 +171,10 @@ impl Report {
             // Writing into a string cannot fail.
             let _ = writeln!(text, "{what}");
         };
-        line(format!("\n{} (seed {}, {:.0} s, Kafka: {})", self.run.title, self.run.seed, self.seconds, self.run.kafka));
+        line(format!(
+            "\n{} (seed {}, {:.0} s, Kafka: {})",
+            self.run.title, self.run.seed, self.seconds, self.run.kafka
+        ));
         for (name, count) in self.counts.iter().filter(|(_, count)| *count > 0) {
             line(format!("  {count:>9}  {name}"));
         }
@@ -161,15 +187,29 @@ impl Report {
             latency.max as f64 / 1000.0,
         ));
         line("\nMeasures (outcomes role)".to_owned());
-        for measure in self.measures.iter().filter(|measure| HEADLINES.contains(&measure.name.as_str())) {
+        for measure in self
+            .measures
+            .iter()
+            .filter(|measure| HEADLINES.contains(&measure.name.as_str()))
+        {
             line(format!("  {:>12}  {}", html::value(measure), measure.name));
         }
         line("\nPromises".to_owned());
         for verdict in &self.promises {
-            let word = if verdict.violations == 0 { "kept" } else { "BROKEN" };
-            line(format!("  {:<20} {word:<7} {:>9} checked, {} violations", verdict.promise, verdict.checked, verdict.violations));
+            let word = if verdict.violations == 0 {
+                "kept"
+            } else {
+                "BROKEN"
+            };
+            line(format!(
+                "  {:<20} {word:<7} {:>9} checked, {} violations",
+                verdict.promise, verdict.checked, verdict.violations
+            ));
             for finding in &verdict.first {
-                line(format!("      {}: expected {}; seen {}", finding.contact, finding.expected, finding.seen));
+                line(format!(
+                    "      {}: expected {}; seen {}",
+                    finding.contact, finding.expected, finding.seen
+                ));
             }
         }
         text

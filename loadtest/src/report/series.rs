@@ -40,7 +40,10 @@ pub(crate) struct Series {
 /// From a record; with the histogram of latencies.
 pub(super) fn of(judged: &Judged) -> anyhow::Result<(Series, Histogram<u64>)> {
     let facts = &judged.facts;
-    let seconds = usize::try_from((facts.span.1 - facts.span.0) / SECOND).unwrap_or(0).min(86_400) + 1;
+    let seconds = usize::try_from((facts.span.1 - facts.span.0) / SECOND)
+        .unwrap_or(0)
+        .min(86_400)
+        + 1;
     let mut series = Series::default();
     for points in series.by_second() {
         points.resize(seconds, 0);
@@ -49,7 +52,9 @@ pub(super) fn of(judged: &Judged) -> anyhow::Result<(Series, Histogram<u64>)> {
     let mut waiting: HashSet<CallNumber> = HashSet::new();
     let mut to_be_called: HashSet<&str> = HashSet::new();
     for line in &judged.lines {
-        let second = usize::try_from(line.at.saturating_sub(facts.span.0) / SECOND).unwrap_or(0).min(seconds - 1);
+        let second = usize::try_from(line.at.saturating_sub(facts.span.0) / SECOND)
+            .unwrap_or(0)
+            .min(seconds - 1);
         match &line.entry {
             Entry::Call { .. } => series.calls[second] += 1,
             Entry::Answer { us, .. } => {
@@ -79,9 +84,11 @@ pub(super) fn of(judged: &Judged) -> anyhow::Result<(Series, Histogram<u64>)> {
         series.waiting[second] = waiting.len() as u64;
         series.to_be_called[second] = to_be_called.len() as u64;
     }
-    series.latency = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0]
-        .map(|quantile| (quantile, histogram.value_at_quantile(quantile)))
-        .to_vec();
+    series.latency = [
+        0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0,
+    ]
+    .map(|quantile| (quantile, histogram.value_at_quantile(quantile)))
+    .to_vec();
     waits(judged, &mut series);
     Ok((series, histogram))
 }
@@ -91,7 +98,11 @@ fn waits(judged: &Judged, series: &mut Series) {
     let facts = &judged.facts;
     let mut by_contact: HashMap<&str, (u64, Option<(u64, bool)>)> = HashMap::new();
     for (number, call) in &facts.calls {
-        let key = if call.contact.is_empty() { continue } else { call.contact.as_str() };
+        let key = if call.contact.is_empty() {
+            continue;
+        } else {
+            call.contact.as_str()
+        };
         let entry = by_contact.entry(key).or_insert((call.arrived, None));
         entry.0 = entry.0.min(call.arrived);
         if let Some((at, _)) = call.established.first()
@@ -104,7 +115,11 @@ fn waits(judged: &Judged, series: &mut Series) {
     for (arrived, person) in by_contact.into_values() {
         if let Some((at, callback)) = person {
             let wait = (at - arrived) / MILLISECOND;
-            if callback { callbacks.push(wait) } else { holders.push(wait) }
+            if callback {
+                callbacks.push(wait)
+            } else {
+                holders.push(wait)
+            }
         }
     }
     let mut everyone: Vec<u64> = holders.iter().chain(&callbacks).copied().collect();
@@ -118,7 +133,14 @@ fn shares(waits: &mut [u64]) -> Vec<(f64, u64)> {
     if waits.is_empty() {
         return Vec::new();
     }
-    (0..=100).map(|percent| (f64::from(percent) / 100.0, waits[(waits.len() - 1) * percent as usize / 100])).collect()
+    (0..=100)
+        .map(|percent| {
+            (
+                f64::from(percent) / 100.0,
+                waits[(waits.len() - 1) * percent as usize / 100],
+            )
+        })
+        .collect()
 }
 
 impl Series {

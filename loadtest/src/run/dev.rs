@@ -49,7 +49,12 @@ pub(crate) struct Dev {
 
 impl Dev {
     /// Starts it and waits until it is ready.
-    pub(crate) async fn start(binary: &Path, policy: Option<&Path>, kafka: &str, logs: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        binary: &Path,
+        policy: Option<&Path>,
+        kafka: &str,
+        logs: &Path,
+    ) -> anyhow::Result<Self> {
         Self::start_with(binary, policy, kafka, logs, &[]).await
     }
 
@@ -91,7 +96,12 @@ impl Dev {
         };
         let ready = tokio::time::timeout(READY_LIMIT, wait)
             .await
-            .with_context(|| format!("trunkline dev was not ready within {READY_LIMIT:?}; its last lines:\n{}", tail(&log)))?
+            .with_context(|| {
+                format!(
+                    "trunkline dev was not ready within {READY_LIMIT:?}; its last lines:\n{}",
+                    tail(&log)
+                )
+            })?
             .context("trunkline dev")?;
         // The rest of its output goes to the log.
         tokio::spawn(async move {
@@ -106,17 +116,31 @@ impl Dev {
             outcomes: vec![ready.outcomes],
             callbacks: vec![ready.callback],
             admin: ready.admin.into_iter().collect(),
-            redis: [ready.redis, ready.callback_redis].into_iter().flatten().collect(),
+            redis: [ready.redis, ready.callback_redis]
+                .into_iter()
+                .flatten()
+                .collect(),
             logs: Some(PathBuf::from(logs)),
         };
-        let kafka = if ready.kafka_kind.is_empty() { kafka.to_owned() } else { ready.kafka_kind };
-        Ok(Self { child, gateway: ready.gateway, places, kafka })
+        let kafka = if ready.kafka_kind.is_empty() {
+            kafka.to_owned()
+        } else {
+            ready.kafka_kind
+        };
+        Ok(Self {
+            child,
+            gateway: ready.gateway,
+            places,
+            kafka,
+        })
     }
 
     /// Has it drain and end.
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         terminate(&self.child).await?;
-        let status = tokio::time::timeout(DRAIN_LIMIT, self.child.wait()).await.with_context(|| format!("trunkline dev did not drain within {DRAIN_LIMIT:?}"))??;
+        let status = tokio::time::timeout(DRAIN_LIMIT, self.child.wait())
+            .await
+            .with_context(|| format!("trunkline dev did not drain within {DRAIN_LIMIT:?}"))??;
         anyhow::ensure!(status.success(), "trunkline dev drained with {status}");
         Ok(())
     }

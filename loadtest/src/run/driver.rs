@@ -88,7 +88,10 @@ impl Driver {
             if self.core.all_up(nodes) {
                 return Ok(());
             }
-            anyhow::ensure!(now < until, "the gateways did not welcome the switch within {limit:?}");
+            anyhow::ensure!(
+                now < until,
+                "the gateways did not welcome the switch within {limit:?}"
+            );
             self.wait(Some(now + 20 * MILLISECOND)).await;
         }
     }
@@ -106,11 +109,18 @@ impl Driver {
             if drained_at.is_none() && now >= phases.open_until && people.all_arrived() {
                 drained_at = Some(now);
                 people.drain();
-                self.writer.write(&Line { at: now, entry: Entry::Drain })?;
-                self.progress.announce("no more calls arrive; those in line are served");
+                self.writer.write(&Line {
+                    at: now,
+                    entry: Entry::Drain,
+                })?;
+                self.progress
+                    .announce("no more calls arrive; those in line are served");
             }
             let idle = self.core.live_calls() == 0 && self.core.live_dials() == 0;
-            if drained_at.is_some() && closed_at.is_none() && (now >= phases.drain_until || idle && people.bookings() == 0) {
+            if drained_at.is_some()
+                && closed_at.is_none()
+                && (now >= phases.drain_until || idle && people.bookings() == 0)
+            {
                 closed_at = Some(now);
                 self.progress.announce("everybody hangs up, agents log off");
                 people.close(now, &mut self.core);
@@ -123,7 +133,11 @@ impl Driver {
                     return Ok(());
                 }
             }
-            let next = [people.next_deadline(), self.core.next_deadline(), Some(now + 50 * MILLISECOND)];
+            let next = [
+                people.next_deadline(),
+                self.core.next_deadline(),
+                Some(now + 50 * MILLISECOND),
+            ];
             self.wait(next.into_iter().flatten().min()).await;
         }
     }
@@ -131,8 +145,15 @@ impl Driver {
     /// Ends the record.
     pub(crate) fn finish(&mut self) -> anyhow::Result<()> {
         let (events, events_acknowledged) = self.core.events();
-        let entry = Entry::End { calls: self.core.counts().calls, events, events_acknowledged };
-        self.writer.write(&Line { at: self.clock.now(), entry })?;
+        let entry = Entry::End {
+            calls: self.core.counts().calls,
+            events,
+            events_acknowledged,
+        };
+        self.writer.write(&Line {
+            at: self.clock.now(),
+            entry,
+        })?;
         self.writer.flush()
     }
 
@@ -144,7 +165,10 @@ impl Driver {
         self.take(now);
         while let Ok(entry) = self.notes.try_recv() {
             if let Entry::Fault { target, up } = &entry {
-                self.progress.announce(&format!("{target} {}", if *up { "is back" } else { "is killed" }));
+                self.progress.announce(&format!(
+                    "{target} {}",
+                    if *up { "is back" } else { "is killed" }
+                ));
             }
             self.lines.push(Line { at: now, entry });
         }
@@ -168,16 +192,29 @@ impl Driver {
         }
         for frame in frames.drain(..) {
             match frame {
-                Inbound::Opening { node, kind, generation, sender } => {
+                Inbound::Opening {
+                    node,
+                    kind,
+                    generation,
+                    sender,
+                } => {
                     sender.send(self.core.opened(node, kind));
                     self.senders.insert((node, kind), (generation, sender));
                 }
                 Inbound::Dialogues(node, frame) => self.core.dialogues(now, node, frame),
                 Inbound::Events(node, frame) => self.core.event_acks(now, node, frame),
                 Inbound::Commands(node, frame) => self.core.commands(now, node, frame),
-                Inbound::Lost { node, kind, generation } => {
+                Inbound::Lost {
+                    node,
+                    kind,
+                    generation,
+                } => {
                     self.core.lost(now, node, kind);
-                    if self.senders.get(&(node, kind)).is_some_and(|(known, _)| *known == generation) {
+                    if self
+                        .senders
+                        .get(&(node, kind))
+                        .is_some_and(|(known, _)| *known == generation)
+                    {
                         self.senders.remove(&(node, kind));
                     }
                 }
@@ -190,7 +227,9 @@ impl Driver {
     pub(crate) fn flush(&mut self, now: Us) {
         for ((node, kind), (_, sender)) in &self.senders {
             while sender.has_room() {
-                let Some(frame) = self.core.next_frame(now, *node, *kind) else { break };
+                let Some(frame) = self.core.next_frame(now, *node, *kind) else {
+                    break;
+                };
                 sender.send(frame);
             }
         }
@@ -213,8 +252,12 @@ impl Driver {
         }
         self.next_second = now + SECOND;
         let us = people.take_arrival_lag();
-        self.writer.write(&Line { at: now, entry: Entry::Lag { us } })?;
-        self.progress.show(now, self.core.counts(), people.bookings());
+        self.writer.write(&Line {
+            at: now,
+            entry: Entry::Lag { us },
+        })?;
+        self.progress
+            .show(now, self.core.counts(), people.bookings());
         self.events_node.send_replace(self.core.events_node());
         Ok(())
     }

@@ -30,9 +30,6 @@ const QUIET: Duration = Duration::from_secs(3);
 /// How long to wait for that, and for contacts to be closed.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
 
-/// The copy of the topic, beside the record.
-const COPY: &str = "events.bin";
-
 /// Tells who breaks things when the first call comes and where the events go.
 #[derive(Debug)]
 pub(crate) struct Cue {
@@ -68,7 +65,13 @@ impl Judged {
 
 /// Plays a scenario against the gateways and writes the record. `cue` is called when the
 /// first call is about to come.
-pub(crate) async fn play(loaded: &Loaded, gateways: &[String], kafka: &str, record: &Path, cue: impl FnOnce(Cue)) -> anyhow::Result<()> {
+pub(crate) async fn play(
+    loaded: &Loaded,
+    gateways: &[String],
+    kafka: &str,
+    record: &Path,
+    cue: impl FnOnce(Cue),
+) -> anyhow::Result<()> {
     let scenario = Arc::new(loaded.scenario.clone());
     let schedule = Schedule::draw(&scenario, &loaded.policy);
     let clock = Clock::start();
@@ -98,23 +101,45 @@ pub(crate) async fn play(loaded: &Loaded, gateways: &[String], kafka: &str, reco
         scheduled: schedule.arrivals.len() as u64,
         callers: schedule.arrivals.len() as u32,
     };
-    writer.write(&Line { at: clock.now(), entry: Entry::Run(run) })?;
+    writer.write(&Line {
+        at: clock.now(),
+        entry: Entry::Run(run),
+    })?;
     let (links, inbound) = Links::open(gateways)?;
     let (notes, noted) = mpsc::unbounded_channel();
     let core = Core::new(config, gateways);
-    let mut driver = Driver::new(clock, core, inbound, noted, writer, Progress::new(clock.now())?);
-    driver.connect(gateways.len(), Duration::from_secs(30)).await?;
+    let mut driver = Driver::new(
+        clock,
+        core,
+        inbound,
+        noted,
+        writer,
+        Progress::new(clock.now())?,
+    );
+    driver
+        .connect(gateways.len(), Duration::from_secs(30))
+        .await?;
     let began = clock.now() + (scenario.agents.log_on_s * 1e6) as u64 + 300 * MILLISECOND;
     driver.progress.begins(began);
     let words = Words::own()?;
-    let mut people = People::new(Arc::clone(&scenario), &loaded.policy, schedule, words, began);
+    let mut people = People::new(
+        Arc::clone(&scenario),
+        &loaded.policy,
+        schedule,
+        words,
+        began,
+    );
     cue(Cue {
         began: tokio::time::Instant::from_std(clock.instant(began)),
         events_node: driver.events_node.subscribe(),
         notes,
     });
     let open_until = began + (scenario.seconds * 1e6) as u64;
-    let phases = Phases { open_until, drain_until: open_until + (scenario.drain_s * 1e6) as u64, close_max: 30 * SECOND };
+    let phases = Phases {
+        open_until,
+        drain_until: open_until + (scenario.drain_s * 1e6) as u64,
+        close_max: 30 * SECOND,
+    };
     driver.play(&mut people, phases).await?;
     driver.finish()?;
     drop(links);
@@ -122,7 +147,12 @@ pub(crate) async fn play(loaded: &Loaded, gateways: &[String], kafka: &str, reco
 }
 
 /// Waits until the log is complete, asks what is to be asked, and checks every promise.
-pub(crate) async fn judge(record: &Path, places: &Places, policy: &Policy, expect: &Expect) -> anyhow::Result<Judged> {
+pub(crate) async fn judge(
+    record: &Path,
+    places: &Places,
+    policy: &Policy,
+    expect: &Expect,
+) -> anyhow::Result<Judged> {
     let mut lines = read_record(record).await?;
     let mut facts = Facts::from_lines(&lines);
     let callers = facts.run.as_ref().map_or(0, |run| run.callers);
@@ -131,16 +161,26 @@ pub(crate) async fn judge(record: &Path, places: &Places, policy: &Policy, expec
     let (log, caught_up, lag) = loop {
         let left = QUIET_LIMIT.saturating_sub(began.elapsed()).max(QUIET * 3);
         let (caught_up, lag) = live::wait_until_quiet(places, QUIET, left).await?;
-        let log = read_log(&places.kafka, &scanner, record).await?;
+        let log = read_log(places, &scanner).await?;
         if complete(&facts, &log) || began.elapsed() > QUIET_LIMIT {
             break (log, caught_up, lag);
         }
     };
     let mut added = Vec::new();
     for (holder, _) in callbacks::holders(&facts, &log) {
-        let to_come = log.contacts.get(holder).is_none_or(|contact| contact.callback_to_come() || !contact.booked_at(u64::MAX));
+        let to_come = log
+            .contacts
+            .get(holder)
+            .is_none_or(|contact| contact.callback_to_come() || !contact.booked_at(u64::MAX));
         if to_come && let Some((found, state)) = live::booking(places, holder).await {
-            added.push(Line { at: facts.span.1, entry: Entry::Pending { contact: holder.to_owned(), found, state } });
+            added.push(Line {
+                at: facts.span.1,
+                entry: Entry::Pending {
+                    contact: holder.to_owned(),
+                    found,
+                    state,
+                },
+            });
         }
     }
     append(record, &added)?;
@@ -149,27 +189,58 @@ pub(crate) async fn judge(record: &Path, places: &Places, policy: &Policy, expec
     let mut live = live::collect(places, &scanner).await?;
     (live.caught_up, live.lag) = (caught_up, lag);
     let path = record.with_file_name("live.json");
-    std::fs::write(&path, serde_json::to_vec(&live)?).with_context(|| format!("writing {}", path.display()))?;
+    std::fs::write(&path, serde_json::to_vec(&live)?)
+        .with_context(|| format!("writing {}", path.display()))?;
     Ok(verdicts(lines, facts, log, Some(live), policy, expect))
 }
 
-/// Checks a record again, against a Kafka that still has its topic or the copy that was kept.
-pub(crate) async fn check_again(record: &Path, kafka: Option<&str>, policy: &Policy, expect: &Expect) -> anyhow::Result<Judged> {
+/// Checks a record again, against a Kafka that still has its topic.
+pub(crate) async fn check_again(
+    record: &Path,
+    kafka: &str,
+    policy: &Policy,
+    expect: &Expect,
+) -> anyhow::Result<Judged> {
     let lines = read_record(record).await?;
     let facts = Facts::from_lines(&lines);
-    let scanner = Scanner::new(facts.run.as_ref().map_or(0, |run| run.callers));
-    let log = match kafka {
-        Some(kafka) => read_log(kafka, &scanner, record).await?,
-        None => crate::check::log::read_copy(&record.with_file_name(COPY), &scanner)?,
+    let places = Places {
+        kafka: kafka.to_owned(),
+        ..Places::default()
     };
-    let live = std::fs::read(record.with_file_name("live.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let log = read_log(
+        &places,
+        &Scanner::new(facts.run.as_ref().map_or(0, |run| run.callers)),
+    )
+    .await?;
+    let live = std::fs::read(record.with_file_name("live.json"))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     Ok(verdicts(lines, facts, log, live, policy, expect))
 }
 
-fn verdicts(lines: Vec<Line>, facts: Facts, log: Log, live: Option<Live>, policy: &Policy, expect: &Expect) -> Judged {
-    let evidence = Evidence { facts: &facts, log: &log, live: live.as_ref(), policy, expect };
+fn verdicts(
+    lines: Vec<Line>,
+    facts: Facts,
+    log: Log,
+    live: Option<Live>,
+    policy: &Policy,
+    expect: &Expect,
+) -> Judged {
+    let evidence = Evidence {
+        facts: &facts,
+        log: &log,
+        live: live.as_ref(),
+        policy,
+        expect,
+    };
     let verdicts = every_promise(&evidence);
-    Judged { lines, facts, log, live, verdicts }
+    Judged {
+        lines,
+        facts,
+        log,
+        live,
+        verdicts,
+    }
 }
 
 async fn read_record(record: &Path) -> anyhow::Result<Vec<Line>> {
@@ -177,9 +248,9 @@ async fn read_record(record: &Path) -> anyhow::Result<Vec<Line>> {
     tokio::task::spawn_blocking(move || crate::record::read(&path)).await?
 }
 
-async fn read_log(brokers: &str, scanner: &Scanner, record: &Path) -> anyhow::Result<Log> {
-    let (brokers, scanner, copy) = (brokers.to_owned(), scanner.clone(), record.with_file_name(COPY));
-    tokio::task::spawn_blocking(move || crate::check::log::read(&brokers, &scanner, &copy)).await?
+async fn read_log(places: &Places, scanner: &Scanner) -> anyhow::Result<Log> {
+    let (brokers, scanner) = (places.kafka.clone(), scanner.clone());
+    tokio::task::spawn_blocking(move || crate::check::log::read(&brokers, &scanner)).await?
 }
 
 fn append(record: &Path, lines: &[Line]) -> anyhow::Result<()> {
@@ -195,8 +266,20 @@ fn append(record: &Path, lines: &[Line]) -> anyhow::Result<()> {
 /// Every contact of the record whose calls are over is closed in the log, those with a
 /// callback to come apart.
 fn complete(facts: &Facts, log: &Log) -> bool {
-    let closed = facts.contacts.keys().all(|id| log.contacts.get(id).is_some_and(|contact| contact.closed() || contact.callback_to_come()));
-    let nameless = facts.calls.values().filter(|call| call.contact.is_empty() && call.cleared.is_some()).count();
-    let unknown = log.contacts.keys().filter(|id| !facts.contacts.contains_key(*id)).count();
+    let closed = facts.contacts.keys().all(|id| {
+        log.contacts
+            .get(id)
+            .is_some_and(|contact| contact.closed() || contact.callback_to_come())
+    });
+    let nameless = facts
+        .calls
+        .values()
+        .filter(|call| call.contact.is_empty() && call.cleared.is_some())
+        .count();
+    let unknown = log
+        .contacts
+        .keys()
+        .filter(|id| !facts.contacts.contains_key(*id))
+        .count();
     closed && unknown >= nameless
 }

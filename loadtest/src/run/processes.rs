@@ -44,15 +44,33 @@ impl Role {
         let grpc = format!("127.0.0.1:{}", runtime::local::free_port()?);
         let admin = format!("127.0.0.1:{}", runtime::local::free_port()?);
         let name = format!("{role}-{number}");
-        let mut all = vec![role.to_owned(), format!("--listen={grpc}"), format!("--admin-listen={admin}"), format!("--instance={name}")];
+        let mut all = vec![
+            role.to_owned(),
+            format!("--listen={grpc}"),
+            format!("--admin-listen={admin}"),
+            format!("--instance={name}"),
+        ];
         all.append(&mut arguments);
         let log = logs.join(format!("{name}.log"));
-        Ok(Self { name, grpc, admin, binary: binary.to_owned(), arguments: all, environment, log, child: None })
+        Ok(Self {
+            name,
+            grpc,
+            admin,
+            binary: binary.to_owned(),
+            arguments: all,
+            environment,
+            log,
+            child: None,
+        })
     }
 
     /// Starts it; its output is appended to its log.
     pub(crate) fn start(&mut self) -> anyhow::Result<()> {
-        let log = File::options().create(true).append(true).open(&self.log).with_context(|| format!("log {}", self.log.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .with_context(|| format!("log {}", self.log.display()))?;
         let child = Command::new(&self.binary)
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -73,15 +91,27 @@ impl Role {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait()?
             {
-                bail!("{} ended with {status}; its last lines:\n{}", self.name, self.tail());
+                bail!(
+                    "{} ended with {status}; its last lines:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
             let page = http_get(&self.admin, "/ready").await;
-            if page.as_ref().is_ok_and(|page| page.starts_with("HTTP/1.1 200")) {
+            if page
+                .as_ref()
+                .is_ok_and(|page| page.starts_with("HTTP/1.1 200"))
+            {
                 return Ok(());
             }
             if began.elapsed() > READY_LIMIT {
                 let page = page.unwrap_or_default();
-                bail!("{} is not ready after {READY_LIMIT:?}: {}; its last lines:\n{}", self.name, page.lines().last().unwrap_or_default(), self.tail());
+                bail!(
+                    "{} is not ready after {READY_LIMIT:?}: {}; its last lines:\n{}",
+                    self.name,
+                    page.lines().last().unwrap_or_default(),
+                    self.tail()
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -90,7 +120,10 @@ impl Role {
     /// SIGKILL, and waits until it is gone.
     pub(crate) async fn kill9(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
-            child.kill().await.with_context(|| format!("killing {}", self.name))?;
+            child
+                .kill()
+                .await
+                .with_context(|| format!("killing {}", self.name))?;
         }
         Ok(())
     }
@@ -100,13 +133,20 @@ impl Role {
     /// # Errors
     /// It ended with an error, or not within the limit.
     pub(crate) async fn drain(&mut self) -> anyhow::Result<()> {
-        let Some(child) = &mut self.child else { return Ok(()) };
+        let Some(child) = &mut self.child else {
+            return Ok(());
+        };
         terminate(child).await?;
         match tokio::time::timeout(DRAIN_LIMIT, child.wait()).await {
             Ok(status) => {
                 let status = status?;
                 self.child = None;
-                anyhow::ensure!(status.success(), "{} drained with {status}; its last lines:\n{}", self.name, self.tail());
+                anyhow::ensure!(
+                    status.success(),
+                    "{} drained with {status}; its last lines:\n{}",
+                    self.name,
+                    self.tail()
+                );
                 Ok(())
             }
             Err(_) => {
@@ -132,7 +172,12 @@ pub(crate) fn tail(log: &Path) -> String {
 /// unsafe code: `kill` is part of every system that runs a shell.
 pub(crate) async fn terminate(child: &Child) -> anyhow::Result<()> {
     let Some(id) = child.id() else { return Ok(()) };
-    let status = Command::new("kill").arg("-TERM").arg(id.to_string()).status().await.context("sending SIGTERM")?;
+    let status = Command::new("kill")
+        .arg("-TERM")
+        .arg(id.to_string())
+        .status()
+        .await
+        .context("sending SIGTERM")?;
     anyhow::ensure!(status.success(), "kill -TERM {id} ended with {status}");
     Ok(())
 }

@@ -50,7 +50,11 @@ impl Roles {
 
     fn start_roles(&mut self, binary: &Path, loaded: &Loaded) -> anyhow::Result<()> {
         let mesh = &loaded.scenario.mesh;
-        let policy: Vec<String> = loaded.policy_dir.iter().map(|path| format!("--policy-dir={}", path.display())).collect();
+        let policy: Vec<String> = loaded
+            .policy_dir
+            .iter()
+            .map(|path| format!("--policy-dir={}", path.display()))
+            .collect();
         let redis_url = format!("--redis-url={}", self.redis.url());
         for number in 1..=mesh.intents {
             self.add(binary, "intent", number, Vec::new(), Vec::new())?;
@@ -60,14 +64,23 @@ impl Roles {
             arguments.extend(policy.clone());
             self.add(binary, "routing", number, arguments, Vec::new())?;
         }
-        let routing_endpoints = format!("--routing-endpoints={}", self.addresses("routing").join(","));
+        let routing_endpoints = format!(
+            "--routing-endpoints={}",
+            self.addresses("routing").join(",")
+        );
         for number in 1..=mesh.callbacks {
-            let mut arguments = vec![format!("--redis-url={}", self.callback_redis.url()), routing_endpoints.clone()];
+            let mut arguments = vec![
+                format!("--redis-url={}", self.callback_redis.url()),
+                routing_endpoints.clone(),
+            ];
             arguments.extend(policy.clone());
             self.add(binary, "callback", number, arguments, Vec::new())?;
         }
         for number in 1..=mesh.outcomes {
-            let mut arguments = vec![redis_url.clone(), format!("--kafka-brokers={}", self.kafka.bootstrap())];
+            let mut arguments = vec![
+                redis_url.clone(),
+                format!("--kafka-brokers={}", self.kafka.bootstrap()),
+            ];
             arguments.extend(policy.clone());
             self.add(binary, "outcomes", number, arguments, Vec::new())?;
         }
@@ -75,19 +88,36 @@ impl Roles {
             let mut arguments = vec![
                 routing_endpoints.clone(),
                 format!("--intent-endpoints={}", self.addresses("intent").join(",")),
-                format!("--callback-endpoints={}", self.addresses("callback").join(",")),
+                format!(
+                    "--callback-endpoints={}",
+                    self.addresses("callback").join(",")
+                ),
             ];
             arguments.extend(policy.clone());
             // Keys of this run; the same at every gateway. In the environment, as in
             // production: arguments can be read by everybody on a machine.
             let keys = ["PSEUDONYM", "NUMBER", "CONTACT"].iter().enumerate();
-            let environment = keys.map(|(index, name)| (format!("TRUNKLINE_{name}_KEY"), key(loaded.scenario.seed, index as u64))).collect();
+            let environment = keys
+                .map(|(index, name)| {
+                    (
+                        format!("TRUNKLINE_{name}_KEY"),
+                        key(loaded.scenario.seed, index as u64),
+                    )
+                })
+                .collect();
             self.add(binary, "gateway", number, arguments, environment)?;
         }
         Ok(())
     }
 
-    fn add(&mut self, binary: &Path, role: &str, number: u32, arguments: Vec<String>, environment: Vec<(String, String)>) -> anyhow::Result<()> {
+    fn add(
+        &mut self,
+        binary: &Path,
+        role: &str,
+        number: u32,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> anyhow::Result<()> {
         let mut role = Role::new(binary, role, number, arguments, environment, &self.logs)?;
         role.start()?;
         self.roles.push(role);
@@ -96,8 +126,15 @@ impl Roles {
 
     /// gRPC addresses of a role.
     pub(crate) fn addresses(&self, role: &str) -> Vec<String> {
-        let of_role = |name: &str| name.rsplit_once('-').is_some_and(|(known, _)| known == role);
-        self.roles.iter().filter(|known| of_role(&known.name)).map(|known| known.grpc.clone()).collect()
+        let of_role = |name: &str| {
+            name.rsplit_once('-')
+                .is_some_and(|(known, _)| known == role)
+        };
+        self.roles
+            .iter()
+            .filter(|known| of_role(&known.name))
+            .map(|known| known.grpc.clone())
+            .collect()
     }
 
     /// Where to ask afterwards.
@@ -106,7 +143,11 @@ impl Roles {
             kafka: self.kafka.bootstrap(),
             outcomes: self.addresses("outcomes"),
             callbacks: self.addresses("callback"),
-            admin: self.roles.iter().map(|role| (role.name.clone(), role.admin.clone())).collect(),
+            admin: self
+                .roles
+                .iter()
+                .map(|role| (role.name.clone(), role.admin.clone()))
+                .collect(),
             redis: vec![self.redis.url(), self.callback_redis.url()],
             logs: Some(self.logs.clone()),
         }
@@ -135,13 +176,21 @@ impl Roles {
             tokio::time::sleep_until(began + Duration::from_secs_f64(fault.at_s)).await;
             let node = *events_node.borrow();
             if let Err(error) = self.one(&fault, node, &notes).await {
-                return (self, Err(error.context(format!("breaking {}", fault.kill.name()))));
+                return (
+                    self,
+                    Err(error.context(format!("breaking {}", fault.kill.name()))),
+                );
             }
         }
         (self, Ok(()))
     }
 
-    async fn one(&mut self, fault: &Fault, events_node: Option<usize>, notes: &mpsc::UnboundedSender<Entry>) -> anyhow::Result<()> {
+    async fn one(
+        &mut self,
+        fault: &Fault,
+        events_node: Option<usize>,
+        notes: &mpsc::UnboundedSender<Entry>,
+    ) -> anyhow::Result<()> {
         let down = Duration::from_millis(fault.down_ms);
         let name = match fault.kill {
             FaultTarget::Gateway => format!("gateway-{}", events_node.unwrap_or(0) + 1),
@@ -151,10 +200,17 @@ impl Roles {
             FaultTarget::RoutingOwner => self.owner().await?,
             FaultTarget::Redis | FaultTarget::CallbackRedis | FaultTarget::Kafka => String::new(),
         };
-        let target = if name.is_empty() { fault.kill.name().to_owned() } else { name.clone() };
+        let target = if name.is_empty() {
+            fault.kill.name().to_owned()
+        } else {
+            name.clone()
+        };
         let tell = |up| {
             // The driver may have ended: then nobody has to know.
-            let _ = notes.send(Entry::Fault { target: target.clone(), up });
+            let _ = notes.send(Entry::Fault {
+                target: target.clone(),
+                up,
+            });
         };
         match fault.kill {
             FaultTarget::Redis => {
@@ -176,7 +232,11 @@ impl Roles {
                 self.kafka.restart().await?;
             }
             _ => {
-                let role = self.roles.iter_mut().find(|role| role.name == name).with_context(|| format!("no {name}"))?;
+                let role = self
+                    .roles
+                    .iter_mut()
+                    .find(|role| role.name == name)
+                    .with_context(|| format!("no {name}"))?;
                 role.kill9().await?;
                 tell(false);
                 tokio::time::sleep(down).await;
@@ -193,20 +253,34 @@ impl Roles {
     async fn owner(&self) -> anyhow::Result<String> {
         let pool = self.pools.first().context("policy has no pool")?;
         let mut best: Option<(u64, String)> = None;
-        for role in self.roles.iter().filter(|role| role.name.starts_with("routing-")) {
-            let mut client = RoutingServiceClient::new(endpoint(&role.grpc)?.timeout(Duration::from_secs(2)).connect_lazy());
-            if let Ok(response) = client.get_pool(routing::GetPoolRequest { pool: pool.clone() }).await {
+        for role in self
+            .roles
+            .iter()
+            .filter(|role| role.name.starts_with("routing-"))
+        {
+            let mut client = RoutingServiceClient::new(
+                endpoint(&role.grpc)?
+                    .timeout(Duration::from_secs(2))
+                    .connect_lazy(),
+            );
+            if let Ok(response) = client
+                .get_pool(routing::GetPoolRequest { pool: pool.clone() })
+                .await
+            {
                 let epoch = response.into_inner().epoch;
                 if best.as_ref().is_none_or(|(known, _)| epoch > *known) {
                     best = Some((epoch, role.name.clone()));
                 }
             }
         }
-        best.map(|(_, name)| name).with_context(|| format!("no routing replica owns {pool}"))
+        best.map(|(_, name)| name)
+            .with_context(|| format!("no routing replica owns {pool}"))
     }
 }
 
 /// 64 hexadecimal digits from a seed: a key for one run of one scenario.
 fn key(seed: u64, index: u64) -> String {
-    (0..4).map(|part| format!("{:016x}", mix(seed ^ mix(index * 4 + part + 1)))).collect()
+    (0..4)
+        .map(|part| format!("{:016x}", mix(seed ^ mix(index * 4 + part + 1))))
+        .collect()
 }

@@ -202,7 +202,13 @@ pub(crate) struct Mesh {
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { gateways: 2, intents: 1, routings: 2, callbacks: 2, outcomes: 1 }
+        Self {
+            gateways: 2,
+            intents: 1,
+            routings: 2,
+            callbacks: 2,
+            outcomes: 1,
+        }
     }
 }
 
@@ -295,27 +301,68 @@ impl Scenario {
     /// Checks every field against its limits and the policy's names.
     pub(crate) fn check(&self, policy: &Policy) -> anyhow::Result<()> {
         ensure!(self.shrink >= 1.0, "shrink: 1 or more, not {}", self.shrink);
-        ensure!((100..=5000).contains(&self.reply_timeout_ms), "reply_timeout_ms: 100 to 5000, not {}", self.reply_timeout_ms);
-        ensure!((1.0..=86_400.0).contains(&self.seconds), "seconds: 1 to 86400, not {}", self.seconds);
-        ensure!((0.0..=3600.0).contains(&self.drain_s), "drain_s: 0 to 3600, not {}", self.drain_s);
+        ensure!(
+            (100..=5000).contains(&self.reply_timeout_ms),
+            "reply_timeout_ms: 100 to 5000, not {}",
+            self.reply_timeout_ms
+        );
+        ensure!(
+            (1.0..=86_400.0).contains(&self.seconds),
+            "seconds: 1 to 86400, not {}",
+            self.seconds
+        );
+        ensure!(
+            (0.0..=3600.0).contains(&self.drain_s),
+            "drain_s: 0 to 3600, not {}",
+            self.drain_s
+        );
         let expected = self.arrivals.calls_per_s * self.seconds;
-        ensure!((1.0..=5e6).contains(&expected), "arrivals.calls_per_s x seconds: 1 to 5000000 calls, not {expected}");
-        ensure!(self.arrivals.dispersion >= 1.0, "arrivals.dispersion: 1 or more, not {}", self.arrivals.dispersion);
-        ensure!(self.arrivals.dispersion_block_s > 0.0, "arrivals.dispersion_block_s: more than 0, not {}", self.arrivals.dispersion_block_s);
-        ensure!((1..=100_000).contains(&self.agents.count), "agents.count: 1 to 100000, not {}", self.agents.count);
-        ensure!((1..=64).contains(&self.agents.skills_each), "agents.skills_each: 1 to 64, not {}", self.agents.skills_each);
+        ensure!(
+            (1.0..=5e6).contains(&expected),
+            "arrivals.calls_per_s x seconds: 1 to 5000000 calls, not {expected}"
+        );
+        ensure!(
+            self.arrivals.dispersion >= 1.0,
+            "arrivals.dispersion: 1 or more, not {}",
+            self.arrivals.dispersion
+        );
+        ensure!(
+            self.arrivals.dispersion_block_s > 0.0,
+            "arrivals.dispersion_block_s: more than 0, not {}",
+            self.arrivals.dispersion_block_s
+        );
+        ensure!(
+            (1..=100_000).contains(&self.agents.count),
+            "agents.count: 1 to 100000, not {}",
+            self.agents.count
+        );
+        ensure!(
+            (1..=64).contains(&self.agents.skills_each),
+            "agents.skills_each: 1 to 64, not {}",
+            self.agents.skills_each
+        );
         for (field, share) in self.shares() {
             ensure!((0.0..=1.0).contains(&share), "{field}: 0 to 1, not {share}");
         }
         ensure!(!self.topics.is_empty(), "topics: at least one");
         for topic in self.topics.keys() {
-            let Some(known) = policy.topics.get(topic) else { bail!("topics: {topic} is not in the policy") };
+            let Some(known) = policy.topics.get(topic) else {
+                bail!("topics: {topic} is not in the policy")
+            };
             let pool = &policy.queue(known.queue).pool;
-            ensure!(policy.lines.values().any(|line| line.pool == *pool), "topics: no line of the policy leads to {topic}'s pool {pool}");
+            ensure!(
+                policy.lines.values().any(|line| line.pool == *pool),
+                "topics: no line of the policy leads to {topic}'s pool {pool}"
+            );
         }
         ensure!(!self.languages.is_empty(), "languages: at least one");
         for fault in &self.faults {
-            ensure!((0.0..self.seconds).contains(&fault.at_s), "faults.at_s: within the run's {} s, not {}", self.seconds, fault.at_s);
+            ensure!(
+                (0.0..self.seconds).contains(&fault.at_s),
+                "faults.at_s: within the run's {} s, not {}",
+                self.seconds,
+                fault.at_s
+            );
         }
         Ok(())
     }
@@ -340,7 +387,10 @@ impl Scenario {
             ("callbacks.voicemail", self.callbacks.voicemail),
             ("callbacks.busy", self.callbacks.busy),
             ("callbacks.cancel", self.callbacks.cancel),
-            ("callbacks.voicemail + busy", self.callbacks.voicemail + self.callbacks.busy),
+            (
+                "callbacks.voicemail + busy",
+                self.callbacks.voicemail + self.callbacks.busy,
+            ),
         ]
     }
 }

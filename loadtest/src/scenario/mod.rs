@@ -26,10 +26,19 @@ use domain::policy::Policy;
 /// Scenarios that come with the harness, by name.
 const BUILT_IN: [(&str, &str); 5] = [
     ("smoke", include_str!("../../scenarios/smoke.yaml")),
-    ("filing-season-monday", include_str!("../../scenarios/filing-season-monday.yaml")),
-    ("peak-second", include_str!("../../scenarios/peak-second.yaml")),
+    (
+        "filing-season-monday",
+        include_str!("../../scenarios/filing-season-monday.yaml"),
+    ),
+    (
+        "peak-second",
+        include_str!("../../scenarios/peak-second.yaml"),
+    ),
     ("burst-10x", include_str!("../../scenarios/burst-10x.yaml")),
-    ("kill-each-role", include_str!("../../scenarios/kill-each-role.yaml")),
+    (
+        "kill-each-role",
+        include_str!("../../scenarios/kill-each-role.yaml"),
+    ),
 ];
 
 /// A scenario with the policy it plays under.
@@ -53,10 +62,14 @@ pub(crate) fn load(name: &str, scratch: &Path) -> anyhow::Result<Loaded> {
         Some((_, text)) => (*text).to_owned(),
         None => std::fs::read_to_string(name).with_context(|| {
             let known: Vec<&str> = BUILT_IN.iter().map(|(known, _)| *known).collect();
-            format!("{name:?} is neither a readable file nor one of {}", known.join(", "))
+            format!(
+                "{name:?} is neither a readable file nor one of {}",
+                known.join(", ")
+            )
         })?,
     };
-    let scenario: Scenario = serde_yaml_ng::from_str(&text).with_context(|| format!("scenario {name}"))?;
+    let scenario: Scenario =
+        serde_yaml_ng::from_str(&text).with_context(|| format!("scenario {name}"))?;
     let (policy, policy_dir) = match &scenario.policy {
         None => (Policy::worked_example(), None),
         Some(changes) => {
@@ -65,8 +78,14 @@ pub(crate) fn load(name: &str, scratch: &Path) -> anyhow::Result<Loaded> {
             (policy, Some(directory))
         }
     };
-    scenario.check(&policy).with_context(|| format!("scenario {name}"))?;
-    Ok(Loaded { scenario, policy, policy_dir })
+    scenario
+        .check(&policy)
+        .with_context(|| format!("scenario {name}"))?;
+    Ok(Loaded {
+        scenario,
+        policy,
+        policy_dir,
+    })
 }
 
 #[cfg(test)]
@@ -84,7 +103,9 @@ mod tests {
 
     #[test]
     fn an_unknown_name_says_what_there_is() {
-        let error = load("no-such-day", Path::new("/nowhere")).unwrap_err().to_string();
+        let error = load("no-such-day", Path::new("/nowhere"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("filing-season-monday"), "{error}");
     }
 }

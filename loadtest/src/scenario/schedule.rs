@@ -87,14 +87,22 @@ impl Schedule {
                 at_s += dice.exponential(1.0 / rate);
             }
         }
-        Self { arrivals, topics, languages }
+        Self {
+            arrivals,
+            topics,
+            languages,
+        }
     }
 }
 
 /// Pieces of constant rate: (from, until, calls a second).
 fn blocks(scenario: &Scenario, dice: &mut Dice) -> Vec<(f64, f64, f64)> {
     let arrivals = &scenario.arrivals;
-    let profile: &[f64] = if arrivals.profile.is_empty() { &[1.0] } else { &arrivals.profile };
+    let profile: &[f64] = if arrivals.profile.is_empty() {
+        &[1.0]
+    } else {
+        &arrivals.profile
+    };
     let mean = profile.iter().sum::<f64>() / profile.len() as f64;
     let part_s = scenario.seconds / profile.len() as f64;
     let count = (scenario.seconds / arrivals.dispersion_block_s).ceil() as usize;
@@ -114,7 +122,11 @@ fn blocks(scenario: &Scenario, dice: &mut Dice) -> Vec<(f64, f64, f64)> {
             let part = ((start_s / part_s + 1e-9) as usize).min(profile.len() - 1);
             let end_s = until_s.min((part + 1) as f64 * part_s);
             let end_s = if end_s > start_s { end_s } else { until_s };
-            blocks.push((start_s, end_s, arrivals.calls_per_s * profile[part] / mean * factor));
+            blocks.push((
+                start_s,
+                end_s,
+                arrivals.calls_per_s * profile[part] / mean * factor,
+            ));
             start_s = end_s;
         }
     }
@@ -143,21 +155,40 @@ fn topics_of(scenario: &Scenario, policy: &Policy) -> Vec<TopicChoice> {
 }
 
 /// What this caller says this time: depends on their own die alone.
-pub(crate) fn said(scenario: &Scenario, words: &Words, topic: &str, language: &str, caller: u32, dice: &mut Dice) -> Said {
+pub(crate) fn said(
+    scenario: &Scenario,
+    words: &Words,
+    topic: &str,
+    language: &str,
+    caller: u32,
+    dice: &mut Dice,
+) -> Said {
     let shares = &scenario.words;
     let kind = dice.weighted(&[shares.need, shares.person, shares.zero, shares.silence]);
     let choice = dice.next();
     let tells = dice.chance(shares.personal);
     match kind {
         0 => {
-            let mut utterance = words.pick(topic, language, choice).unwrap_or("I have a question").to_owned();
+            let mut utterance = words
+                .pick(topic, language, choice)
+                .unwrap_or("I have a question")
+                .to_owned();
             if tells {
                 utterance.push_str(&personal(caller));
             }
-            Said { utterance, digits: String::new() }
+            Said {
+                utterance,
+                digits: String::new(),
+            }
         }
-        1 => Said { utterance: person(language, choice).to_owned(), digits: String::new() },
-        2 => Said { utterance: String::new(), digits: "0".to_owned() },
+        1 => Said {
+            utterance: person(language, choice).to_owned(),
+            digits: String::new(),
+        },
+        2 => Said {
+            utterance: String::new(),
+            digits: "0".to_owned(),
+        },
         _ => Said::default(),
     }
 }
@@ -178,7 +209,10 @@ mod tests {
         let second = Schedule::draw(&loaded.scenario, &loaded.policy);
         assert_eq!(first.arrivals, second.arrivals);
         loaded.scenario.seed += 1;
-        assert_ne!(first.arrivals, Schedule::draw(&loaded.scenario, &loaded.policy).arrivals);
+        assert_ne!(
+            first.arrivals,
+            Schedule::draw(&loaded.scenario, &loaded.policy).arrivals
+        );
     }
 
     #[test]
@@ -209,7 +243,11 @@ mod tests {
             counts[(arrival.at / 10_000_000) as usize] += 1.0;
         }
         let mean = counts.iter().sum::<f64>() / counts.len() as f64;
-        let variance = counts.iter().map(|count| (count - mean).powi(2)).sum::<f64>() / counts.len() as f64;
+        let variance = counts
+            .iter()
+            .map(|count| (count - mean).powi(2))
+            .sum::<f64>()
+            / counts.len() as f64;
         assert!((variance / mean - 3.25).abs() < 0.4, "{}", variance / mean);
     }
 
@@ -221,7 +259,11 @@ mod tests {
         loaded.scenario.arrivals.dispersion = 1.0;
         loaded.scenario.arrivals.profile = vec![1.0, 3.0];
         let schedule = Schedule::draw(&loaded.scenario, &loaded.policy);
-        let early = schedule.arrivals.iter().filter(|arrival| arrival.at < 500_000_000).count() as f64;
+        let early = schedule
+            .arrivals
+            .iter()
+            .filter(|arrival| arrival.at < 500_000_000)
+            .count() as f64;
         let share = early / schedule.arrivals.len() as f64;
         assert!((share - 0.25).abs() < 0.01, "{share}");
     }

@@ -16,7 +16,12 @@ pub(crate) const NUMBER_DIGITS: usize = 8;
 
 /// Names and numbers planted in what callers say. Whatever else the mesh keeps of an
 /// utterance, none of these may be seen anywhere.
-pub(crate) const MARKERS: [&str; 4] = ["Zorblax", "Quimbleton", "900-55-", "Wexfordshire-upon-Nowhere"];
+pub(crate) const MARKERS: [&str; 4] = [
+    "Zorblax",
+    "Quimbleton",
+    "900-55-",
+    "Wexfordshire-upon-Nowhere",
+];
 
 const TABLE: &str = include_str!("../../scenarios/words.tsv");
 
@@ -38,10 +43,18 @@ impl Words {
                 continue;
             }
             let mut fields = line.split('\t');
-            let (Some(topic), Some(language), Some(words)) = (fields.next(), fields.next(), fields.next()) else {
-                bail!("words.tsv:{}: topic, language and words, by tabs", number + 1);
+            let (Some(topic), Some(language), Some(words)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                bail!(
+                    "words.tsv:{}: topic, language and words, by tabs",
+                    number + 1
+                );
             };
-            by_need.entry((topic.to_owned(), language.to_owned())).or_default().push(words);
+            by_need
+                .entry((topic.to_owned(), language.to_owned()))
+                .or_default()
+                .push(words);
         }
         by_need.values().next().context("words.tsv is empty")?;
         Ok(Self { by_need })
@@ -52,23 +65,41 @@ impl Words {
     pub(crate) fn pick(&self, topic: &str, language: &str, choice: u64) -> Option<&'static str> {
         let own = self.by_need.get(&(topic.to_owned(), language.to_owned()));
         let sentences = own.or_else(|| self.by_need.get(&(topic.to_owned(), "en".to_owned())))?;
-        Some(sentences[usize::try_from(choice % sentences.len() as u64).expect("smaller than a length")])
+        Some(
+            sentences
+                [usize::try_from(choice % sentences.len() as u64).expect("smaller than a length")],
+        )
     }
 }
 
 /// "A person, please", in the caller's language.
 pub(crate) fn person(language: &str, choice: u64) -> &'static str {
     let sentences: [&'static str; 3] = match language {
-        "es" => ["agente", "quiero hablar con una persona", "representante por favor"],
-        "fr" => ["un conseiller", "je veux parler à quelqu'un", "un agent s'il vous plaît"],
-        _ => ["representative", "let me talk to a person", "operator please"],
+        "es" => [
+            "agente",
+            "quiero hablar con una persona",
+            "representante por favor",
+        ],
+        "fr" => [
+            "un conseiller",
+            "je veux parler à quelqu'un",
+            "un agent s'il vous plaît",
+        ],
+        _ => [
+            "representative",
+            "let me talk to a person",
+            "operator please",
+        ],
     };
     sentences[usize::try_from(choice % 3).expect("below three")]
 }
 
 /// The planted personal words, with a number of the caller's own.
 pub(crate) fn personal(caller: u32) -> String {
-    format!(" my name is Zorblax Quimbleton my number is 900-55-{:04} I live in Wexfordshire-upon-Nowhere", caller % 10_000)
+    format!(
+        " my name is Zorblax Quimbleton my number is 900-55-{:04} I live in Wexfordshire-upon-Nowhere",
+        caller % 10_000
+    )
 }
 
 /// A caller's number, as the switch gives it.
@@ -79,7 +110,11 @@ pub(crate) fn number_of(caller: u32) -> String {
 /// The caller of a number, if it is one of ours.
 pub(crate) fn caller_of(number: &str) -> Option<u32> {
     let digits = number.trim_start_matches('+').strip_prefix(NUMBER_PREFIX)?;
-    if digits.len() == NUMBER_DIGITS { digits.parse().ok() } else { None }
+    if digits.len() == NUMBER_DIGITS {
+        digits.parse().ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +132,12 @@ mod tests {
     #[test]
     fn every_language_has_words_and_falls_back_to_english() {
         let words = Words::own().unwrap();
-        assert!(words.pick("REF_STATUS", "es", 0).unwrap().contains("impuestos"));
+        assert!(
+            words
+                .pick("REF_STATUS", "es", 0)
+                .unwrap()
+                .contains("impuestos")
+        );
         assert!(words.pick("COL_LIEN", "fr", 3).is_some());
         assert!(words.pick("NO_SUCH_TOPIC", "en", 0).is_none());
     }

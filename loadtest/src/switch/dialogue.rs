@@ -48,10 +48,24 @@ impl Core {
 
     fn open_dialogue(&mut self, now: Us, number: CallNumber, intended: Us) {
         let deadline = now + self.config.reply_timeout;
-        let Some(call) = self.calls.get_mut(&number) else { return };
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
         call.dialogues += 1;
-        let dialogue = Dialogue { number: call.dialogues, round: 0, node: None, deadline, intended, link_lost: false, failed: None };
-        let question = Question { call: number, dialogue: dialogue.number, round: 0 };
+        let dialogue = Dialogue {
+            number: call.dialogues,
+            round: 0,
+            node: None,
+            deadline,
+            intended,
+            link_lost: false,
+            failed: None,
+        };
+        let question = Question {
+            call: number,
+            dialogue: dialogue.number,
+            round: 0,
+        };
         call.dialogue = Some(dialogue);
         call.place = Place::Asking;
         self.timer(deadline, Timer::Reply(question));
@@ -61,7 +75,8 @@ impl Core {
     /// The open dialogue that a question is about.
     fn open(&mut self, question: Question) -> Option<&mut Dialogue> {
         let dialogue = self.calls.get_mut(&question.call)?.dialogue.as_mut()?;
-        (dialogue.number == question.dialogue && dialogue.round == question.round).then_some(dialogue)
+        (dialogue.number == question.dialogue && dialogue.round == question.round)
+            .then_some(dialogue)
     }
 
     /// Sends the question to the node for it, or leaves it to wait for credit.
@@ -70,7 +85,9 @@ impl Core {
             return;
         }
         let half = self.config.reply_timeout / 2;
-        let Some(dialogue) = self.open(question) else { return };
+        let Some(dialogue) = self.open(question) else {
+            return;
+        };
         dialogue.node = None;
         let until = dialogue.deadline - half;
         self.without_credit.push_back(question);
@@ -78,16 +95,24 @@ impl Core {
     }
 
     fn send_question(&mut self, now: Us, question: Question) -> bool {
-        let Some(node) = self.choose(now, question.call) else { return false };
+        let Some(node) = self.choose(now, question.call) else {
+            return false;
+        };
         let timeout = self.config.reply_timeout;
-        let Some(call) = self.calls.get_mut(&question.call) else { return true };
-        let Some(dialogue) = call.dialogue.as_mut() else { return true };
+        let Some(call) = self.calls.get_mut(&question.call) else {
+            return true;
+        };
+        let Some(dialogue) = call.dialogue.as_mut() else {
+            return true;
+        };
         dialogue.node = Some(node);
         let asked_at = dialogue.deadline - timeout;
         let message = cti::RouteRequest {
             cross_ref_id: cross_ref(question.call, question.dialogue),
             call: Some(call_ref(self.config.boot_id, question.call)),
-            current_route: Some(cti::Device { id: call.new.line.clone() }),
+            current_route: Some(cti::Device {
+                id: call.new.line.clone(),
+            }),
             calling_device: call.new.number.clone().map(|id| cti::Device { id }),
             reply_timeout_ms: ms(timeout) as u32,
             age_ms: ms(now.saturating_sub(asked_at)) as u32,
@@ -102,15 +127,29 @@ impl Core {
         };
         let link = &mut self.nodes[node];
         link.credit = link.credit.saturating_sub(1);
-        link.dialogue_out.push(switch_message(cti::switch_dialogue_message::Body::Request(message)));
-        self.note(now, Entry::Request { call: question.call, dialogue: question.dialogue, round: question.round, node: node as u32 });
+        link.dialogue_out
+            .push(switch_message(cti::switch_dialogue_message::Body::Request(
+                message,
+            )));
+        self.note(
+            now,
+            Entry::Request {
+                call: question.call,
+                dialogue: question.dialogue,
+                round: question.round,
+                node: node as u32,
+            },
+        );
         true
     }
 
     /// Credit or a link came: asks those who wait, oldest first.
     pub(super) fn ask_those_without_credit(&mut self, now: Us) {
         while let Some(question) = self.without_credit.front().copied() {
-            if self.open(question).is_none_or(|dialogue| dialogue.node.is_some()) {
+            if self
+                .open(question)
+                .is_none_or(|dialogue| dialogue.node.is_some())
+            {
                 self.without_credit.pop_front();
                 continue;
             }
@@ -127,13 +166,22 @@ impl Core {
             .calls
             .iter()
             .filter_map(|(number, call)| {
-                let dialogue = call.dialogue.as_ref().filter(|dialogue| dialogue.node == Some(node))?;
-                Some(Question { call: *number, dialogue: dialogue.number, round: dialogue.round })
+                let dialogue = call
+                    .dialogue
+                    .as_ref()
+                    .filter(|dialogue| dialogue.node == Some(node))?;
+                Some(Question {
+                    call: *number,
+                    dialogue: dialogue.number,
+                    round: dialogue.round,
+                })
             })
             .collect();
         asked.sort_unstable();
         for question in asked {
-            let Some(dialogue) = self.open(question) else { continue };
+            let Some(dialogue) = self.open(question) else {
+                continue;
+            };
             dialogue.link_lost = true;
             dialogue.node = None;
             // A node that has not seen the first question knows nothing of a reroute: there
@@ -147,9 +195,14 @@ impl Core {
     fn ask_for_another(&mut self, now: Us, node: usize, question: Question, cause: cti::Cause) {
         let deadline = now + self.config.reply_timeout;
         let timeout = self.config.reply_timeout;
-        let Some(call) = self.calls.get_mut(&question.call) else { return };
+        let Some(call) = self.calls.get_mut(&question.call) else {
+            return;
+        };
         call.place = Place::Asking;
-        let again = Question { round: question.round + 1, ..question };
+        let again = Question {
+            round: question.round + 1,
+            ..question
+        };
         call.dialogue = Some(Dialogue {
             number: again.dialogue,
             round: again.round,
@@ -166,98 +219,231 @@ impl Core {
             age_ms: 0,
             correlator_data: call.correlator.clone(),
         };
-        self.nodes[node].dialogue_out.push(switch_message(cti::switch_dialogue_message::Body::Reroute(message)));
-        self.note(now, Entry::Request { call: again.call, dialogue: again.dialogue, round: again.round, node: node as u32 });
+        self.nodes[node].dialogue_out.push(switch_message(
+            cti::switch_dialogue_message::Body::Reroute(message),
+        ));
+        self.note(
+            now,
+            Entry::Request {
+                call: again.call,
+                dialogue: again.dialogue,
+                round: again.round,
+                node: node as u32,
+            },
+        );
         self.timer(deadline, Timer::Reply(again));
     }
 
     pub(super) fn reply_time_over(&mut self, now: Us, question: Question) {
-        let Some(dialogue) = self.open(question) else { return };
+        let Some(dialogue) = self.open(question) else {
+            return;
+        };
         let (node, link_lost) = (dialogue.node, dialogue.link_lost);
         if let Some(node) = node {
             self.timed_out_on(now, node);
         }
-        let why = if node.is_some() || link_lost { DefaultWhy::Timer } else { DefaultWhy::NoLink };
-        self.take_default(now, question, node, why, cti::RouteEndError::RouteingTimerExpired);
+        let why = if node.is_some() || link_lost {
+            DefaultWhy::Timer
+        } else {
+            DefaultWhy::NoLink
+        };
+        self.take_default(
+            now,
+            question,
+            node,
+            why,
+            cti::RouteEndError::RouteingTimerExpired,
+        );
     }
 
     pub(super) fn credit_time_over(&mut self, now: Us, question: Question) {
-        if self.open(question).is_none_or(|dialogue| dialogue.node.is_some()) {
+        if self
+            .open(question)
+            .is_none_or(|dialogue| dialogue.node.is_some())
+        {
             return;
         }
-        self.take_default(now, question, None, DefaultWhy::NoLink, cti::RouteEndError::OutstandingRequestLimitExceeded);
+        self.take_default(
+            now,
+            question,
+            None,
+            DefaultWhy::NoLink,
+            cti::RouteEndError::OutstandingRequestLimitExceeded,
+        );
     }
 
     /// The default route: decided here, needs no network.
-    fn take_default(&mut self, now: Us, question: Question, tell: Option<usize>, why: DefaultWhy, error: cti::RouteEndError) {
+    fn take_default(
+        &mut self,
+        now: Us,
+        question: Question,
+        tell: Option<usize>,
+        why: DefaultWhy,
+        error: cti::RouteEndError,
+    ) {
         let slow_us = self.slow;
-        let Some(call) = self.calls.get_mut(&question.call) else { return };
-        let Some(dialogue) = call.dialogue.take() else { return };
+        let Some(call) = self.calls.get_mut(&question.call) else {
+            return;
+        };
+        let Some(dialogue) = call.dialogue.take() else {
+            return;
+        };
         let correlator_data = call.correlator.clone();
         call.place = Place::Default;
-        (call.routed_by, *match why {
-            DefaultWhy::Timer => &mut self.counts.default_timer,
-            DefaultWhy::Mesh => &mut self.counts.default_mesh,
-            DefaultWhy::NoLink => &mut self.counts.default_no_link,
-        }) = match why {
+        (
+            call.routed_by,
+            *match why {
+                DefaultWhy::Timer => &mut self.counts.default_timer,
+                DefaultWhy::Mesh => &mut self.counts.default_mesh,
+                DefaultWhy::NoLink => &mut self.counts.default_no_link,
+            },
+        ) = match why {
             DefaultWhy::Timer => (cti::RoutedBy::DefaultTimer, self.counts.default_timer + 1),
             DefaultWhy::Mesh => (cti::RoutedBy::DefaultMesh, self.counts.default_mesh + 1),
-            DefaultWhy::NoLink => (cti::RoutedBy::DefaultNoLink, self.counts.default_no_link + 1),
+            DefaultWhy::NoLink => (
+                cti::RoutedBy::DefaultNoLink,
+                self.counts.default_no_link + 1,
+            ),
         };
         let link_up = tell.is_some() && !dialogue.link_lost;
         if let Some(node) = tell {
             self.end_dialogue(node, question, error, correlator_data);
         }
-        self.note(now, Entry::Default { call: question.call, dialogue: question.dialogue, round: question.round, why, link_up, slow_us });
-        self.happenings.push(Happening::Defaulted { call: question.call });
+        self.note(
+            now,
+            Entry::Default {
+                call: question.call,
+                dialogue: question.dialogue,
+                round: question.round,
+                why,
+                link_up,
+                slow_us,
+            },
+        );
+        self.happenings.push(Happening::Defaulted {
+            call: question.call,
+        });
         let at = now + self.config.announcement;
         self.timer(at, Timer::Announcement(question.call));
     }
 
-    fn end_dialogue(&mut self, node: usize, question: Question, error: cti::RouteEndError, correlator_data: bytes::Bytes) {
+    fn end_dialogue(
+        &mut self,
+        node: usize,
+        question: Question,
+        error: cti::RouteEndError,
+        correlator_data: bytes::Bytes,
+    ) {
         if !self.nodes[node].streams[StreamKind::Dialogues as usize].up {
             return;
         }
-        let end = cti::RouteEnd { cross_ref_id: cross_ref(question.call, question.dialogue), error: error.into(), correlator_data };
-        self.nodes[node].dialogue_out.push(switch_message(cti::switch_dialogue_message::Body::End(end)));
+        let end = cti::RouteEnd {
+            cross_ref_id: cross_ref(question.call, question.dialogue),
+            error: error.into(),
+            correlator_data,
+        };
+        self.nodes[node]
+            .dialogue_out
+            .push(switch_message(cti::switch_dialogue_message::Body::End(end)));
     }
 
     /// The caller gave up while the mesh was asked.
     pub(super) fn give_up_asking(&mut self, now: Us, number: CallNumber) {
-        let Some(call) = self.calls.get_mut(&number) else { return };
-        let Some(dialogue) = call.dialogue.take() else { return };
+        let Some(call) = self.calls.get_mut(&number) else {
+            return;
+        };
+        let Some(dialogue) = call.dialogue.take() else {
+            return;
+        };
         let correlator = call.correlator.clone();
-        let question = Question { call: number, dialogue: dialogue.number, round: dialogue.round };
+        let question = Question {
+            call: number,
+            dialogue: dialogue.number,
+            round: dialogue.round,
+        };
         if let Some(node) = dialogue.node {
-            self.end_dialogue(node, question, cti::RouteEndError::CallCancelled, correlator);
+            self.end_dialogue(
+                node,
+                question,
+                cti::RouteEndError::CallCancelled,
+                correlator,
+            );
         }
-        self.note(now, Entry::GaveUpAsking { call: number, dialogue: dialogue.number, round: dialogue.round });
+        self.note(
+            now,
+            Entry::GaveUpAsking {
+                call: number,
+                dialogue: dialogue.number,
+                round: dialogue.round,
+            },
+        );
     }
 
     /// The question that an answer is about, if it is still open; else the answer is
     /// recorded as late, or as the second one of a question that two nodes were asked.
-    fn open_question(&mut self, now: Us, node: usize, reference: &str, kind: AnswerKind, route: &str) -> Option<(Question, Us)> {
+    fn open_question(
+        &mut self,
+        now: Us,
+        node: usize,
+        reference: &str,
+        kind: AnswerKind,
+        route: &str,
+    ) -> Option<(Question, Us)> {
         let (number, dialogue) = parse_cross_ref(reference)?;
         let call = self.calls.get(&number);
-        let open = call.and_then(|call| call.dialogue.as_ref()).filter(|open| open.number == dialogue && open.node.is_some());
+        let open = call
+            .and_then(|call| call.dialogue.as_ref())
+            .filter(|open| open.number == dialogue && open.node.is_some());
         if let Some(open) = open {
-            return Some((Question { call: number, dialogue, round: open.round }, open.intended));
+            return Some((
+                Question {
+                    call: number,
+                    dialogue,
+                    round: open.round,
+                },
+                open.intended,
+            ));
         }
-        let question = Question { call: number, dialogue, round: 0 };
-        let answered = call.and_then(|call| call.answered.as_ref()).filter(|answered| answered.0 == dialogue);
+        let question = Question {
+            call: number,
+            dialogue,
+            round: 0,
+        };
+        let answered = call
+            .and_then(|call| call.answered.as_ref())
+            .filter(|answered| answered.0 == dialogue);
         let correlator = call.map(|call| call.correlator.clone()).unwrap_or_default();
         match answered {
             Some((_, _, taken)) => {
                 let same = taken == route;
-                self.note(now, Entry::SecondAnswer { call: number, dialogue, same });
+                self.note(
+                    now,
+                    Entry::SecondAnswer {
+                        call: number,
+                        dialogue,
+                        same,
+                    },
+                );
                 // Closed without an error: the answer taken is the same contact's.
                 self.end_dialogue(node, question, cti::RouteEndError::Unspecified, correlator);
             }
             None => {
                 self.counts.late += 1;
-                self.note(now, Entry::Late { call: number, dialogue, kind });
+                self.note(
+                    now,
+                    Entry::Late {
+                        call: number,
+                        dialogue,
+                        kind,
+                    },
+                );
                 if kind != AnswerKind::End {
-                    self.end_dialogue(node, question, cti::RouteEndError::InvalidCrossRefId, correlator);
+                    self.end_dialogue(
+                        node,
+                        question,
+                        cti::RouteEndError::InvalidCrossRefId,
+                        correlator,
+                    );
                 }
             }
         }
@@ -267,17 +453,30 @@ impl Core {
     /// The mesh says where the call goes.
     pub(super) fn selected(&mut self, now: Us, node: usize, select: cti::RouteSelect) {
         use cti::route_select::Treatment;
-        let route = select.route_selected.map(|device| device.id).unwrap_or_default();
+        let route = select
+            .route_selected
+            .map(|device| device.id)
+            .unwrap_or_default();
         let kind = match &select.treatment {
             Some(Treatment::Agent(_)) => AnswerKind::Agent,
-            Some(Treatment::Message(message)) if message.reason() == cti::MessageReason::Overload => AnswerKind::Overload,
+            Some(Treatment::Message(message))
+                if message.reason() == cti::MessageReason::Overload =>
+            {
+                AnswerKind::Overload
+            }
             Some(Treatment::Message(_)) => AnswerKind::Message,
             Some(Treatment::Queue(_)) | None => AnswerKind::Queue,
         };
-        let Some((question, intended)) = self.open_question(now, node, &select.cross_ref_id, kind, &route) else { return };
+        let Some((question, intended)) =
+            self.open_question(now, node, &select.cross_ref_id, kind, &route)
+        else {
+            return;
+        };
         self.nodes[node].timeouts = 0;
         self.counts.answers += 1;
-        let Some(call) = self.calls.get_mut(&question.call) else { return };
+        let Some(call) = self.calls.get_mut(&question.call) else {
+            return;
+        };
         call.dialogue = None;
         call.routed_by = cti::RoutedBy::Mesh;
         call.correlator = select.correlator_data;
@@ -320,7 +519,14 @@ impl Core {
                 None
             }
             None => {
-                self.queue(now, question.call, cti::QueueTreatment { queue: route.clone(), ..Default::default() });
+                self.queue(
+                    now,
+                    question.call,
+                    cti::QueueTreatment {
+                        queue: route.clone(),
+                        ..Default::default()
+                    },
+                );
                 None
             }
         };
@@ -334,16 +540,24 @@ impl Core {
                 route_used: Some(cti::Device { id: route }),
                 correlator_data: correlator.clone(),
             };
-            self.nodes[node].dialogue_out.push(switch_message(cti::switch_dialogue_message::Body::Used(used)));
+            self.nodes[node].dialogue_out.push(switch_message(
+                cti::switch_dialogue_message::Body::Used(used),
+            ));
         }
         self.end_dialogue(node, question, cti::RouteEndError::Unspecified, correlator);
     }
 
     /// The mesh hands the call back to the network.
     pub(super) fn rejected(&mut self, now: Us, node: usize, reject: &cti::RouteReject) {
-        let Some((question, intended)) = self.open_question(now, node, &reject.cross_ref_id, AnswerKind::Reject, "") else { return };
+        let Some((question, intended)) =
+            self.open_question(now, node, &reject.cross_ref_id, AnswerKind::Reject, "")
+        else {
+            return;
+        };
         self.answer_without_route(now, node, question, intended, AnswerKind::Reject, 0);
-        let Some(call) = self.calls.get_mut(&question.call) else { return };
+        let Some(call) = self.calls.get_mut(&question.call) else {
+            return;
+        };
         call.dialogue = None;
         call.routed_by = cti::RoutedBy::Mesh;
         let correlator = call.correlator.clone();
@@ -354,7 +568,11 @@ impl Core {
     /// The mesh has no answer: the default route, or the next node if this one only has too
     /// many requests (rule 6).
     pub(super) fn ended_by_mesh(&mut self, now: Us, node: usize, end: &cti::RouteEnd) {
-        let Some((question, intended)) = self.open_question(now, node, &end.cross_ref_id, AnswerKind::End, "") else { return };
+        let Some((question, intended)) =
+            self.open_question(now, node, &end.cross_ref_id, AnswerKind::End, "")
+        else {
+            return;
+        };
         if end.error() == cti::RouteEndError::OutstandingRequestLimitExceeded {
             self.nodes[node].credit = 0;
             if let Some(dialogue) = self.open(question) {
@@ -371,11 +589,28 @@ impl Core {
             call.correlator = end.correlator_data.clone();
             call.contact = contact_of(&call.correlator);
         }
-        self.take_default(now, question, None, DefaultWhy::Mesh, cti::RouteEndError::Unspecified);
+        self.take_default(
+            now,
+            question,
+            None,
+            DefaultWhy::Mesh,
+            cti::RouteEndError::Unspecified,
+        );
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an entry of the record repeats what is known")]
-    fn answer_without_route(&mut self, now: Us, node: usize, question: Question, intended: Us, kind: AnswerKind, error: i32) {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an entry of the record repeats what is known"
+    )]
+    fn answer_without_route(
+        &mut self,
+        now: Us,
+        node: usize,
+        question: Question,
+        intended: Us,
+        kind: AnswerKind,
+        error: i32,
+    ) {
         self.note(
             now,
             Entry::Answer {
@@ -417,7 +652,11 @@ pub(super) fn call_ref(boot: u64, call: CallNumber) -> cti::CallRef {
     cti::CallRef {
         call_id: format!("c{call}"),
         sip_call_id: String::new(),
-        global_call_id: format!("{:08x}-0000-8000-8000-{:012x}", (boot >> 32) as u32 ^ boot as u32, call),
+        global_call_id: format!(
+            "{:08x}-0000-8000-8000-{:012x}",
+            (boot >> 32) as u32 ^ boot as u32,
+            call
+        ),
     }
 }
 

@@ -20,7 +20,11 @@ pub(crate) enum StreamKind {
 
 impl StreamKind {
     /// All of them.
-    pub(crate) const ALL: [StreamKind; 3] = [StreamKind::Dialogues, StreamKind::Events, StreamKind::Commands];
+    pub(crate) const ALL: [StreamKind; 3] = [
+        StreamKind::Dialogues,
+        StreamKind::Events,
+        StreamKind::Commands,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -76,7 +80,9 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(name: &str) -> Self {
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| mix(hash ^ u64::from(byte)));
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            mix(hash ^ u64::from(byte))
+        });
         Self {
             hash,
             streams: Default::default(),
@@ -149,20 +155,39 @@ impl Core {
         match kind {
             StreamKind::Dialogues => {
                 stream.sent += 1;
-                Frame::Dialogues(cti::DialoguesRequest { link_seq: stream.sent, hello: Some(hello), messages: Vec::new() })
+                Frame::Dialogues(cti::DialoguesRequest {
+                    link_seq: stream.sent,
+                    hello: Some(hello),
+                    messages: Vec::new(),
+                })
             }
-            StreamKind::Events => Frame::Events(cti::EventsRequest { hello: Some(hello), events: Vec::new() }),
-            StreamKind::Commands => Frame::Commands(cti::CommandsRequest { hello: Some(hello), results: Vec::new() }),
+            StreamKind::Events => Frame::Events(cti::EventsRequest {
+                hello: Some(hello),
+                events: Vec::new(),
+            }),
+            StreamKind::Commands => Frame::Commands(cti::CommandsRequest {
+                hello: Some(hello),
+                results: Vec::new(),
+            }),
         }
     }
 
     /// Every stream of the first `nodes` nodes is up.
     pub(crate) fn all_up(&self, nodes: usize) -> bool {
-        self.nodes.iter().take(nodes).all(|node| node.streams.iter().all(|stream| stream.up))
+        self.nodes
+            .iter()
+            .take(nodes)
+            .all(|node| node.streams.iter().all(|stream| stream.up))
     }
 
     /// The mesh welcomed a stream.
-    pub(super) fn welcomed(&mut self, now: Us, node: usize, kind: StreamKind, welcome: &cti::Welcome) {
+    pub(super) fn welcomed(
+        &mut self,
+        now: Us,
+        node: usize,
+        kind: StreamKind,
+        welcome: &cti::Welcome,
+    ) {
         let link = &mut self.nodes[node];
         let stream = &mut link.streams[kind as usize];
         if stream.session != welcome.session_id {
@@ -170,7 +195,14 @@ impl Core {
             stream.received = 0;
         }
         stream.up = true;
-        self.note(now, Entry::Link { node: node as u32, stream: kind.name().to_owned(), up: true });
+        self.note(
+            now,
+            Entry::Link {
+                node: node as u32,
+                stream: kind.name().to_owned(),
+                up: true,
+            },
+        );
         match kind {
             StreamKind::Dialogues => {
                 let link = &mut self.nodes[node];
@@ -179,7 +211,8 @@ impl Core {
                 link.avoid_until = 0;
                 link.elsewhere = false;
                 link.heard = now;
-                link.heartbeat = u64::from(welcome.system_status_timer_ms.clamp(1000, 60_000)) * MILLISECOND;
+                link.heartbeat =
+                    u64::from(welcome.system_status_timer_ms.clamp(1000, 60_000)) * MILLISECOND;
                 let (at, connection) = (now + link.heartbeat, link.connection);
                 self.timer(at, Timer::Heartbeat(node, connection));
                 if welcome.snapshot_required && self.outbox.node().is_some() {
@@ -205,7 +238,14 @@ impl Core {
         let was_up = std::mem::take(&mut stream.up);
         stream.opened = false;
         if was_up {
-            self.note(now, Entry::Link { node: node as u32, stream: kind.name().to_owned(), up: false });
+            self.note(
+                now,
+                Entry::Link {
+                    node: node as u32,
+                    stream: kind.name().to_owned(),
+                    up: false,
+                },
+            );
         }
         match kind {
             StreamKind::Dialogues => {
@@ -225,7 +265,8 @@ impl Core {
     }
 
     fn attach_events_elsewhere(&mut self) {
-        let next = (0..self.nodes.len()).find(|node| self.nodes[*node].streams[StreamKind::Events as usize].up);
+        let next = (0..self.nodes.len())
+            .find(|node| self.nodes[*node].streams[StreamKind::Events as usize].up);
         if let Some(node) = next {
             // That node told what it held when it was connected; resending more than
             // needed is harmless, the mesh drops repeats.
@@ -276,7 +317,14 @@ impl Core {
     }
 
     fn refused(&mut self, now: Us, refusal: cti::Refusal) {
-        self.note(now, Entry::Refused { about: refusal.about, field: refusal.field, limit: refusal.limit });
+        self.note(
+            now,
+            Entry::Refused {
+                about: refusal.about,
+                field: refusal.field,
+                limit: refusal.limit,
+            },
+        );
     }
 
     fn status(&mut self, now: Us, node: usize, status: &cti::SystemStatus) {
@@ -305,9 +353,11 @@ impl Core {
             return;
         }
         link.dialogue_out.push(cti::SwitchDialogueMessage {
-            body: Some(cti::switch_dialogue_message::Body::Status(cti::SystemStatus {
-                condition: cti::SystemCondition::Normal.into(),
-            })),
+            body: Some(cti::switch_dialogue_message::Body::Status(
+                cti::SystemStatus {
+                    condition: cti::SystemCondition::Normal.into(),
+                },
+            )),
         });
         let at = now + link.heartbeat;
         self.timer(at, Timer::Heartbeat(node, connection));
@@ -349,14 +399,21 @@ impl Core {
                 let messages = link.dialogue_out.drain(..count).collect();
                 let stream = &mut link.streams[kind as usize];
                 stream.sent += 1;
-                Some(Frame::Dialogues(cti::DialoguesRequest { link_seq: stream.sent, hello: None, messages }))
+                Some(Frame::Dialogues(cti::DialoguesRequest {
+                    link_seq: stream.sent,
+                    hello: None,
+                    messages,
+                }))
             }
             StreamKind::Events => {
                 if self.outbox.node() != Some(node) {
                     return None;
                 }
                 let events = self.outbox.next_batch(now)?;
-                Some(Frame::Events(cti::EventsRequest { hello: None, events }))
+                Some(Frame::Events(cti::EventsRequest {
+                    hello: None,
+                    events,
+                }))
             }
             StreamKind::Commands => {
                 let link = &mut self.nodes[node];
@@ -365,7 +422,10 @@ impl Core {
                 }
                 let count = link.results_out.len().min(RESULTS_MAX);
                 let results = link.results_out.drain(..count).collect();
-                Some(Frame::Commands(cti::CommandsRequest { hello: None, results }))
+                Some(Frame::Commands(cti::CommandsRequest {
+                    hello: None,
+                    results,
+                }))
             }
         }
     }

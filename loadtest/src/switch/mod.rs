@@ -88,11 +88,18 @@ pub(crate) struct NewCall {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Happening {
     /// The caller is in line and may have been offered something.
-    Queued { call: CallNumber, offers: Vec<cti::Offer> },
+    Queued {
+        call: CallNumber,
+        offers: Vec<cti::Offer>,
+    },
     /// An agent's phone rings.
     Rings { call: CallNumber, phone: usize },
     /// The agent's part is over.
-    Released { call: CallNumber, phone: usize, why: Release },
+    Released {
+        call: CallNumber,
+        phone: usize,
+        why: Release,
+    },
     /// An agent talks to the caller.
     Connected { call: CallNumber, phone: usize },
     /// The caller hears a message and is cleared.
@@ -100,13 +107,24 @@ pub(crate) enum Happening {
     /// The caller is on the default route.
     Defaulted { call: CallNumber },
     /// The caller hears that the callback is booked.
-    Booked { call: CallNumber, contact: String, code: String },
+    Booked {
+        call: CallNumber,
+        contact: String,
+        code: String,
+    },
     /// The caller hears that it is not, and stays in line.
     BookingFailed { call: CallNumber },
     /// The mesh set an agent's state.
-    AgentSet { phone: usize, state: cti::AgentState },
+    AgentSet {
+        phone: usize,
+        state: cti::AgentState,
+    },
     /// The mesh has somebody called.
-    Dial { dial: u64, number: String, ring_ms: u32 },
+    Dial {
+        dial: u64,
+        number: String,
+        ring_ms: u32,
+    },
     /// The call is over.
     Ended { call: CallNumber },
 }
@@ -296,7 +314,9 @@ impl Core {
             if *at > now {
                 return;
             }
-            let Some(Reverse((at, _, timer))) = self.timers.pop() else { return };
+            let Some(Reverse((at, _, timer))) = self.timers.pop() else {
+                return;
+            };
             self.slow = now - at;
             match timer {
                 Timer::Reply(question) => self.reply_time_over(now, question),
@@ -365,8 +385,11 @@ impl Core {
 fn contact_of(correlator: &[u8]) -> String {
     use prost::Message as _;
     let decoded = cti::Correlator::decode(correlator).ok();
-    let contact = decoded.and_then(|correlator| domain::ContactId::from_bytes(&correlator.contact_id).ok());
-    contact.map(|contact| contact.to_string()).unwrap_or_default()
+    let contact =
+        decoded.and_then(|correlator| domain::ContactId::from_bytes(&correlator.contact_id).ok());
+    contact
+        .map(|contact| contact.to_string())
+        .unwrap_or_default()
 }
 
 /// After three timeouts in a row a node is left alone for this long: long enough not to

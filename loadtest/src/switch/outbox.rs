@@ -27,9 +27,21 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, now: Us, call: Option<cti::CallRef>, correlator_data: Bytes, body: cti::switch_event::Body) {
+    pub(super) fn push(
+        &mut self,
+        now: Us,
+        call: Option<cti::CallRef>,
+        correlator_data: Bytes,
+        body: cti::switch_event::Body,
+    ) {
         self.last += 1;
-        let event = cti::SwitchEvent { event_seq: self.last, age_ms: 0, call, correlator_data, body: Some(body) };
+        let event = cti::SwitchEvent {
+            event_seq: self.last,
+            age_ms: 0,
+            call,
+            correlator_data,
+            body: Some(body),
+        };
         self.held.push_back((now, event));
     }
 
@@ -101,7 +113,11 @@ mod tests {
     }
 
     fn sequences(batch: Option<Vec<cti::SwitchEvent>>) -> Vec<u64> {
-        batch.unwrap_or_default().iter().map(|event| event.event_seq).collect()
+        batch
+            .unwrap_or_default()
+            .iter()
+            .map(|event| event.event_seq)
+            .collect()
     }
 
     #[test]
@@ -114,7 +130,13 @@ mod tests {
         outbox.detach();
         outbox.attach(1, 3);
         let again = outbox.next_batch(9000).unwrap();
-        assert_eq!(again.iter().map(|event| (event.event_seq, event.age_ms)).collect::<Vec<_>>(), [(4, 6), (5, 5)]);
+        assert_eq!(
+            again
+                .iter()
+                .map(|event| (event.event_seq, event.age_ms))
+                .collect::<Vec<_>>(),
+            [(4, 6), (5, 5)]
+        );
         outbox.acknowledge(5);
         assert_eq!((outbox.made(), outbox.acknowledged()), (5, 5));
     }

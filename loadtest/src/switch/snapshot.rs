@@ -27,14 +27,21 @@ impl Core {
             };
             let part = cti::SnapshotCall {
                 place: place.into(),
-                agent_id: agent.map(|phone| self.phones[phone].agent.clone()).unwrap_or_default(),
+                agent_id: agent
+                    .map(|phone| self.phones[phone].agent.clone())
+                    .unwrap_or_default(),
                 arrived_ago_ms: ms(now.saturating_sub(call.arrived)),
-                current_route: Some(cti::Device { id: call.new.line.clone() }),
+                current_route: Some(cti::Device {
+                    id: call.new.line.clone(),
+                }),
                 calling_device: call.new.number.clone().map(|id| cti::Device { id }),
                 language: call.new.language.clone(),
                 cross_ref_id: cross_ref(number, 1),
             };
-            let (reference, correlator) = (call_ref(self.config.boot_id, number), call.correlator.clone());
+            let (reference, correlator) = (
+                call_ref(self.config.boot_id, number),
+                call.correlator.clone(),
+            );
             self.part(now, Some(reference), correlator, Body::Call(part));
         }
         let mut agents = 0;
@@ -46,11 +53,27 @@ impl Core {
             let part = agent_event(&self.phones[phone], "", true);
             self.part(now, None, Bytes::new(), Body::Agent(part));
         }
-        self.part(now, None, Bytes::new(), Body::End(cti::SnapshotEnd { calls, agents }));
+        self.part(
+            now,
+            None,
+            Bytes::new(),
+            Body::End(cti::SnapshotEnd { calls, agents }),
+        );
     }
 
-    fn part(&mut self, now: Us, call: Option<cti::CallRef>, correlator: Bytes, body: cti::snapshot::Body) {
+    fn part(
+        &mut self,
+        now: Us,
+        call: Option<cti::CallRef>,
+        correlator: Bytes,
+        body: cti::snapshot::Body,
+    ) {
         let snapshot = cti::Snapshot { body: Some(body) };
-        self.outbox.push(now, call, correlator, cti::switch_event::Body::Snapshot(snapshot));
+        self.outbox.push(
+            now,
+            call,
+            correlator,
+            cti::switch_event::Body::Snapshot(snapshot),
+        );
     }
 }

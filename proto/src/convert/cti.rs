@@ -17,8 +17,8 @@ use domain::{AgentId, BootId, ContactId, SwitchId};
 use prost::Message as _;
 
 use crate::cti::v1::{
-    AgentEvent, AgentSkill, CallRef, Correlator, Device, Hello, OfferAnswered, ReRoute, RouteRequest,
-    Snapshot, SwitchEvent, snapshot, switch_event,
+    AgentEvent, AgentSkill, CallRef, Correlator, Device, Hello, OfferAnswered, ReRoute,
+    RouteRequest, Snapshot, SwitchEvent, snapshot, switch_event,
 };
 
 /// Longest utterance, in bytes.
@@ -83,7 +83,11 @@ fn error(field: &'static str, limit: impl Into<String>, value: &str) -> FieldErr
 
 fn length(field: &'static str, text: &str, most: usize) -> Result<(), FieldError> {
     if text.len() > most {
-        return Err(FieldError::new(field, format!("at most {most} bytes"), format!("{} bytes", text.len())));
+        return Err(FieldError::new(
+            field,
+            format!("at most {most} bytes"),
+            format!("{} bytes", text.len()),
+        ));
     }
     Ok(())
 }
@@ -112,7 +116,11 @@ pub fn hello(hello: &Hello) -> Result<(SwitchId, BootId), FieldError> {
             ));
         }
         if capabilities.tick_ms > 1_000 {
-            return Err(FieldError::new("hello.capabilities.tick_ms", "at most 1000", capabilities.tick_ms));
+            return Err(FieldError::new(
+                "hello.capabilities.tick_ms",
+                "at most 1000",
+                capabilities.tick_ms,
+            ));
         }
     }
     Ok((switch, BootId(hello.boot_id)))
@@ -123,8 +131,15 @@ pub fn hello(hello: &Hello) -> Result<(SwitchId, BootId), FieldError> {
 /// # Errors
 /// Names `field`.
 pub fn cross_ref(field: &'static str, text: &str) -> Result<(), FieldError> {
-    if text.is_empty() || text.len() > CROSS_REF_BYTES_MAX || text.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err(error(field, format!("1 to {CROSS_REF_BYTES_MAX} bytes, no control characters"), text));
+    if text.is_empty()
+        || text.len() > CROSS_REF_BYTES_MAX
+        || text.bytes().any(|byte| byte.is_ascii_control())
+    {
+        return Err(error(
+            field,
+            format!("1 to {CROSS_REF_BYTES_MAX} bytes, no control characters"),
+            text,
+        ));
     }
     Ok(())
 }
@@ -139,7 +154,11 @@ pub fn call(call: Option<&CallRef>) -> Result<&CallRef, FieldError> {
     };
     let id = &call.call_id;
     if id.is_empty() || id.len() > 128 || !id.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
-        return Err(error("call.call_id", "1 to 128 bytes of printable ASCII", id));
+        return Err(error(
+            "call.call_id",
+            "1 to 128 bytes of printable ASCII",
+            id,
+        ));
     }
     length("call.sip_call_id", &call.sip_call_id, 256)?;
     length("call.global_call_id", &call.global_call_id, 64)?;
@@ -156,7 +175,9 @@ pub fn reply_timeout(field: &'static str, timeout_ms: u32) -> Result<u32, FieldE
         REPLY_TIMEOUT_MIN_MS..=REPLY_TIMEOUT_MAX_MS => Ok(timeout_ms),
         _ => Err(FieldError::new(
             field,
-            format!("{REPLY_TIMEOUT_MIN_MS} to {REPLY_TIMEOUT_MAX_MS}, or 0 for {REPLY_TIMEOUT_DEFAULT_MS}"),
+            format!(
+                "{REPLY_TIMEOUT_MIN_MS} to {REPLY_TIMEOUT_MAX_MS}, or 0 for {REPLY_TIMEOUT_DEFAULT_MS}"
+            ),
             timeout_ms,
         )),
     }
@@ -167,7 +188,9 @@ fn device(field: &'static str, device: Option<&Device>) -> Result<(), FieldError
 }
 
 fn language(field: &'static str, text: &str) -> Result<(), FieldError> {
-    let allowed = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let allowed = text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if text.len() > 35 || !allowed {
         return Err(error(field, "BCP 47, at most 35 bytes", text));
     }
@@ -181,8 +204,16 @@ fn language(field: &'static str, text: &str) -> Result<(), FieldError> {
 pub fn route_request(request: &RouteRequest) -> Result<(), FieldError> {
     cross_ref("request.cross_ref_id", &request.cross_ref_id)?;
     call(request.call.as_ref()).map_err(within_request)?;
-    let Some(route) = request.current_route.as_ref().filter(|device| !device.id.is_empty()) else {
-        return Err(FieldError::new("request.current_route", "required", "absent"));
+    let Some(route) = request
+        .current_route
+        .as_ref()
+        .filter(|device| !device.id.is_empty())
+    else {
+        return Err(FieldError::new(
+            "request.current_route",
+            "required",
+            "absent",
+        ));
     };
     length("request.current_route.id", &route.id, DEVICE_BYTES_MAX)?;
     device("request.calling_device.id", request.calling_device.as_ref())?;
@@ -198,16 +229,28 @@ pub fn route_request(request: &RouteRequest) -> Result<(), FieldError> {
         ));
     }
     if !(0..=255).contains(&request.channel) {
-        return Err(FieldError::new("request.channel", "0 to 255", request.channel));
+        return Err(FieldError::new(
+            "request.channel",
+            "0 to 255",
+            request.channel,
+        ));
     }
     if request.private_data.len() > 16 {
         let count = request.private_data.len();
-        return Err(FieldError::new("request.private_data", "at most 16 entries", format!("{count} entries")));
+        return Err(FieldError::new(
+            "request.private_data",
+            "at most 16 entries",
+            format!("{count} entries"),
+        ));
     }
     for (key, value) in &request.private_data {
         if key.len() + value.len() > 256 {
             let bytes = key.len() + value.len();
-            return Err(FieldError::new("request.private_data", "256 bytes an entry", format!("{bytes} bytes")));
+            return Err(FieldError::new(
+                "request.private_data",
+                "256 bytes an entry",
+                format!("{bytes} bytes"),
+            ));
         }
     }
     correlator("request.correlator_data", &request.correlator_data).map(|_| ())
@@ -253,7 +296,13 @@ pub fn correlator(field: &'static str, data: &Bytes) -> Result<Option<Correlated
     if data.is_empty() {
         return Ok(None);
     }
-    let fault = || FieldError::new(field, "what the mesh gave for this call", format!("{} bytes", data.len()));
+    let fault = || {
+        FieldError::new(
+            field,
+            "what the mesh gave for this call",
+            format!("{} bytes", data.len()),
+        )
+    };
     if data.len() > 256 {
         return Err(fault());
     }
@@ -262,7 +311,11 @@ pub fn correlator(field: &'static str, data: &Bytes) -> Result<Option<Correlated
     if read.version != CORRELATOR_VERSION || read.pool.is_empty() || read.pool.len() > 64 {
         return Err(fault());
     }
-    Ok(Some(Correlated { contact, pool: read.pool, blocked: u32::try_from(read.blocked).unwrap_or(0) }))
+    Ok(Some(Correlated {
+        contact,
+        pool: read.pool,
+        blocked: u32::try_from(read.blocked).unwrap_or(0),
+    }))
 }
 
 /// Writes correlator data; `blocked` is cti.v1.MessageReason or 0.
@@ -283,7 +336,11 @@ fn agent(field: &'static str, id: &str, required: bool) -> Result<(), FieldError
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if id.is_empty() || id.len() > AgentId::BYTES_MAX || !id.bytes().all(allowed) {
-        return Err(error(field, format!("1 to {} bytes of [A-Za-z0-9._-]", AgentId::BYTES_MAX), id));
+        return Err(error(
+            field,
+            format!("1 to {} bytes of [A-Za-z0-9._-]", AgentId::BYTES_MAX),
+            id,
+        ));
     }
     Ok(())
 }
@@ -293,7 +350,11 @@ fn skill(skill: &AgentSkill) -> Result<(), FieldError> {
         return Err(error("agent.skills.skill", "1 to 64 bytes", &skill.skill));
     }
     if !(1..=10).contains(&skill.proficiency) {
-        return Err(FieldError::new("agent.skills.proficiency", "1 to 10", skill.proficiency));
+        return Err(FieldError::new(
+            "agent.skills.proficiency",
+            "1 to 10",
+            skill.proficiency,
+        ));
     }
     Ok(())
 }
@@ -306,14 +367,25 @@ fn agent_event(event: &AgentEvent) -> Result<(), FieldError> {
     }
     length("agent.pool", &event.pool, 64)?;
     if event.skills.len() > 64 {
-        return Err(FieldError::new("agent.skills", "at most 64", format!("{} skills", event.skills.len())));
+        return Err(FieldError::new(
+            "agent.skills",
+            "at most 64",
+            format!("{} skills", event.skills.len()),
+        ));
     }
     event.skills.iter().try_for_each(skill)?;
     if event.languages.len() > 64 {
         let count = event.languages.len();
-        return Err(FieldError::new("agent.languages", "at most 64", format!("{count} languages")));
+        return Err(FieldError::new(
+            "agent.languages",
+            "at most 64",
+            format!("{count} languages"),
+        ));
     }
-    event.languages.iter().try_for_each(|text| language("agent.languages", text))?;
+    event
+        .languages
+        .iter()
+        .try_for_each(|text| language("agent.languages", text))?;
     if event.capacity > 8 {
         return Err(FieldError::new("agent.capacity", "0 to 8", event.capacity));
     }
@@ -321,26 +393,46 @@ fn agent_event(event: &AgentEvent) -> Result<(), FieldError> {
 }
 
 fn offer(offer: &OfferAnswered) -> Result<(), FieldError> {
-    device("offer_answered.callback_device.id", offer.callback_device.as_ref())?;
-    let named = offer.callback_device.as_ref().is_some_and(|device| !device.id.is_empty());
+    device(
+        "offer_answered.callback_device.id",
+        offer.callback_device.as_ref(),
+    )?;
+    let named = offer
+        .callback_device
+        .as_ref()
+        .is_some_and(|device| !device.id.is_empty());
     if offer.offer_id != 0 && !named {
-        return Err(FieldError::new("offer_answered.callback_device", "required unless declined", "absent"));
+        return Err(FieldError::new(
+            "offer_answered.callback_device",
+            "required unless declined",
+            "absent",
+        ));
     }
     if let Some(window) = &offer.window
         && window.until_ms <= window.from_ms
     {
         let length_ms = i128::from(window.until_ms) - i128::from(window.from_ms);
-        return Err(FieldError::new("offer_answered.window", "until_ms after from_ms", format!("{length_ms} ms")));
+        return Err(FieldError::new(
+            "offer_answered.window",
+            "until_ms after from_ms",
+            format!("{length_ms} ms"),
+        ));
     }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+');
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'_' | b'-' | b'+');
     if offer.time_zone.len() > 64 || !offer.time_zone.bytes().all(allowed) {
-        return Err(error("offer_answered.time_zone", "an IANA name of at most 64 bytes", &offer.time_zone));
+        return Err(error(
+            "offer_answered.time_zone",
+            "an IANA name of at most 64 bytes",
+            &offer.time_zone,
+        ));
     }
     Ok(())
 }
 
 fn topic(field: &'static str, text: &str, required: bool) -> Result<(), FieldError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/');
     if (text.is_empty() && required) || text.len() > 64 || !text.bytes().all(allowed) {
         return Err(error(field, "a topic id of at most 64 bytes", text));
     }
@@ -354,12 +446,26 @@ fn snapshot_part(part: &Snapshot) -> Result<(), FieldError> {
         Some(snapshot::Body::Call(found)) => {
             agent("snapshot.call.agent_id", &found.agent_id, false)?;
             if !(0..=4).contains(&found.place) {
-                return Err(FieldError::new("snapshot.call.place", "0 to 4", found.place));
+                return Err(FieldError::new(
+                    "snapshot.call.place",
+                    "0 to 4",
+                    found.place,
+                ));
             }
-            device("snapshot.call.current_route.id", found.current_route.as_ref())?;
-            device("snapshot.call.calling_device.id", found.calling_device.as_ref())?;
+            device(
+                "snapshot.call.current_route.id",
+                found.current_route.as_ref(),
+            )?;
+            device(
+                "snapshot.call.calling_device.id",
+                found.calling_device.as_ref(),
+            )?;
             language("snapshot.call.language", &found.language)?;
-            length("snapshot.call.cross_ref_id", &found.cross_ref_id, CROSS_REF_BYTES_MAX)
+            length(
+                "snapshot.call.cross_ref_id",
+                &found.cross_ref_id,
+                CROSS_REF_BYTES_MAX,
+            )
         }
         Some(snapshot::Body::Begin(_) | snapshot::Body::End(_)) => Ok(()),
     }
@@ -377,7 +483,11 @@ pub fn event(event: &SwitchEvent) -> Result<(), FieldError> {
         call(event.call.as_ref())?;
     }
     match &event.body {
-        None => Err(FieldError::new("body", "a kind of event that this version knows", "absent or unknown")),
+        None => Err(FieldError::new(
+            "body",
+            "a kind of event that this version knows",
+            "absent or unknown",
+        )),
         Some(Body::Delivered(body)) => agent("delivered.agent_id", &body.agent_id, true),
         Some(Body::Established(body)) => agent("established.agent_id", &body.agent_id, true),
         Some(Body::Failed(body)) => agent("failed.agent_id", &body.agent_id, false),
@@ -390,7 +500,11 @@ pub fn event(event: &SwitchEvent) -> Result<(), FieldError> {
             agent("cleared.agent_id", &body.agent_id, false)?;
             device("cleared.current_route.id", body.current_route.as_ref())?;
             device("cleared.calling_device.id", body.calling_device.as_ref())?;
-            length("cleared.cross_ref_id", &body.cross_ref_id, CROSS_REF_BYTES_MAX)?;
+            length(
+                "cleared.cross_ref_id",
+                &body.cross_ref_id,
+                CROSS_REF_BYTES_MAX,
+            )?;
             if !(0..=255).contains(&body.channel) {
                 return Err(FieldError::new("cleared.channel", "0 to 255", body.channel));
             }
@@ -404,7 +518,11 @@ pub fn event(event: &SwitchEvent) -> Result<(), FieldError> {
         }
         Some(Body::Survey(_)) => Ok(()),
         Some(Body::TransferRequested(body)) => {
-            agent("transfer_requested.from_agent_id", &body.from_agent_id, true)?;
+            agent(
+                "transfer_requested.from_agent_id",
+                &body.from_agent_id,
+                true,
+            )?;
             topic("transfer_requested.topic", &body.topic, true)
         }
         Some(Body::Snapshot(part)) => snapshot_part(part),
@@ -412,7 +530,11 @@ pub fn event(event: &SwitchEvent) -> Result<(), FieldError> {
             let digits = body.code.bytes().all(|byte| byte.is_ascii_digit());
             if !body.code.is_empty() && (body.code.len() != 6 || !digits) {
                 let bytes = body.code.len();
-                return Err(FieldError::new("callback_cancelled.code", "6 digits", format!("{bytes} bytes")));
+                return Err(FieldError::new(
+                    "callback_cancelled.code",
+                    "6 digits",
+                    format!("{bytes} bytes"),
+                ));
             }
             Ok(())
         }
@@ -426,8 +548,13 @@ mod tests {
     fn request() -> RouteRequest {
         RouteRequest {
             cross_ref_id: "x1".to_owned(),
-            call: Some(CallRef { call_id: "c1".to_owned(), ..CallRef::default() }),
-            current_route: Some(Device { id: "18005551212".to_owned() }),
+            call: Some(CallRef {
+                call_id: "c1".to_owned(),
+                ..CallRef::default()
+            }),
+            current_route: Some(Device {
+                id: "18005551212".to_owned(),
+            }),
             ..RouteRequest::default()
         }
     }
@@ -441,16 +568,37 @@ mod tests {
     #[test]
     fn a_plain_request_is_taken_and_each_field_is_checked_by_name() {
         assert_eq!(route_request(&request()), Ok(()));
-        assert_eq!(refused(|r| r.cross_ref_id.clear()).field, "request.cross_ref_id");
+        assert_eq!(
+            refused(|r| r.cross_ref_id.clear()).field,
+            "request.cross_ref_id"
+        );
         assert_eq!(refused(|r| r.call = None).field, "request.call");
-        assert_eq!(refused(|r| r.current_route = None).field, "request.current_route");
+        assert_eq!(
+            refused(|r| r.current_route = None).field,
+            "request.current_route"
+        );
         assert_eq!(refused(|r| r.reply_timeout_ms = 99).value, "99");
-        assert_eq!(refused(|r| r.reply_timeout_ms = 5_001).field, "request.reply_timeout_ms");
-        assert_eq!(refused(|r| r.digits = "12x".to_owned()).field, "request.digits");
-        assert_eq!(refused(|r| r.language = "e n".to_owned()).field, "request.language");
+        assert_eq!(
+            refused(|r| r.reply_timeout_ms = 5_001).field,
+            "request.reply_timeout_ms"
+        );
+        assert_eq!(
+            refused(|r| r.digits = "12x".to_owned()).field,
+            "request.digits"
+        );
+        assert_eq!(
+            refused(|r| r.language = "e n".to_owned()).field,
+            "request.language"
+        );
         let fault = refused(|r| r.utterance = "a".repeat(65_536));
-        assert_eq!((fault.field, fault.value.as_str()), ("request.utterance", "65536 bytes"));
-        assert_eq!(refused(|r| r.correlator_data = Bytes::from_static(b"zz")).field, "request.correlator_data");
+        assert_eq!(
+            (fault.field, fault.value.as_str()),
+            ("request.utterance", "65536 bytes")
+        );
+        assert_eq!(
+            refused(|r| r.correlator_data = Bytes::from_static(b"zz")).field,
+            "request.correlator_data"
+        );
     }
 
     #[test]
@@ -458,9 +606,22 @@ mod tests {
         let contact = ContactId(7);
         let pool = "p".repeat(64);
         let data = correlator_data(contact, &pool, 4);
-        assert!(data.len() <= CORRELATOR_BYTES_MAX as usize, "{}", data.len());
-        let read = correlator("correlator_data", &data).expect("ours").expect("present");
-        assert_eq!(read, Correlated { contact, pool, blocked: 4 });
+        assert!(
+            data.len() <= CORRELATOR_BYTES_MAX as usize,
+            "{}",
+            data.len()
+        );
+        let read = correlator("correlator_data", &data)
+            .expect("ours")
+            .expect("present");
+        assert_eq!(
+            read,
+            Correlated {
+                contact,
+                pool,
+                blocked: 4
+            }
+        );
     }
 
     #[test]
@@ -473,18 +634,31 @@ mod tests {
 
     #[test]
     fn an_unknown_agent_state_is_refused_and_an_unknown_cause_passes() {
-        let mut agent = AgentEvent { agent_id: "a1".to_owned(), state: 99, ..AgentEvent::default() };
+        let mut agent = AgentEvent {
+            agent_id: "a1".to_owned(),
+            state: 99,
+            ..AgentEvent::default()
+        };
         let wrap = |agent: &AgentEvent| SwitchEvent {
             event_seq: 1,
             body: Some(switch_event::Body::Agent(agent.clone())),
             ..SwitchEvent::default()
         };
-        assert_eq!(event(&wrap(&agent)).expect_err("unknown").field, "agent.state");
+        assert_eq!(
+            event(&wrap(&agent)).expect_err("unknown").field,
+            "agent.state"
+        );
         agent.state = 3;
         assert_eq!(event(&wrap(&agent)), Ok(()));
         let failed = SwitchEvent {
-            call: Some(CallRef { call_id: "c".to_owned(), ..CallRef::default() }),
-            body: Some(switch_event::Body::Failed(crate::cti::v1::Failed { agent_id: String::new(), cause: 77 })),
+            call: Some(CallRef {
+                call_id: "c".to_owned(),
+                ..CallRef::default()
+            }),
+            body: Some(switch_event::Body::Failed(crate::cti::v1::Failed {
+                agent_id: String::new(),
+                cause: 77,
+            })),
             ..SwitchEvent::default()
         };
         assert_eq!(event(&failed), Ok(()));

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use domain::policy::Policy;
 use domain::pool::{
-    AgentSkill, AgentUpdate, Answer, Cause, Changes, Cleared, CommandBody, Disposition, Input, InputBody, Output, Pool,
-    ReplyBody, RouteInput, RoutedBy, SwitchAgentState, SwitchRef,
+    AgentSkill, AgentUpdate, Answer, Cause, Changes, Cleared, CommandBody, Disposition, Input,
+    InputBody, Output, Pool, ReplyBody, RouteInput, RoutedBy, SwitchAgentState, SwitchRef,
 };
 use domain::{AgentId, BootId, CallId, ContactId, SwitchId, TimeMs};
 
@@ -54,23 +54,51 @@ impl Dice {
 fn policy(queues: u32) -> Policy {
     let mut text = String::new();
     let mut add = |kind: &str, name: &str, spec: &str| {
-        let _ = writeln!(text, "---\napiVersion: trunkline.dev/v1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}");
+        let _ = writeln!(
+            text,
+            "---\napiVersion: trunkline.dev/v1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}"
+        );
     };
-    add("Pool", "p", "noAnswerMs: 600000, wrapUpMaxMs: 86400000, reservationMaxMs: 600000, waitingMax: 1000000, \
-        agentsMax: 100000, priorityCap: 3600, rememberEndedMs: 1000, surveyWaitMs: 0");
+    add(
+        "Pool",
+        "p",
+        "noAnswerMs: 600000, wrapUpMaxMs: 86400000, reservationMaxMs: 600000, waitingMax: 1000000, \
+        agentsMax: 100000, priorityCap: 3600, rememberEndedMs: 1000, surveyWaitMs: 0",
+    );
     for queue in 0..queues {
         let (skill, level) = (queue / QUEUES_OF_A_SKILL, 1 + queue % QUEUES_OF_A_SKILL * 2);
-        add("Queue", &format!("q{queue}"), &format!(
-            "pool: p, skill: s{skill}, proficiencyMin: {level}, device: d{queue}, priorityStart: {}, priorityAcceleration: 1, \
+        add(
+            "Queue",
+            &format!("q{queue}"),
+            &format!(
+                "pool: p, skill: s{skill}, proficiencyMin: {level}, device: d{queue}, priorityStart: {}, priorityAcceleration: 1, \
              waitingMax: 1000000, serviceLevelMs: 60000, handleTimePriorMs: 600000, patiencePriorMs: 1200000, announcement: a",
-            queue % 3 * 60));
-        add("Topic", &format!("t{queue}"), &format!("id: T{queue}, title: t, queue: q{queue}, callback: false, family: f"));
+                queue % 3 * 60
+            ),
+        );
+        add(
+            "Topic",
+            &format!("t{queue}"),
+            &format!("id: T{queue}, title: t, queue: q{queue}, callback: false, family: f"),
+        );
     }
-    add("Topic", "operator", "id: META_OPERATOR, title: t, queue: q0, callback: false, family: f");
-    add("Line", "l", "pool: p, numbers: ['8005550100'], defaultTopic: META_OPERATOR, callbackNumber: '8005550199', \
-        timeZone: America/New_York, callerPlacesMax: 2");
-    add("CallbackPolicy", "c", "offerFromExpectedWaitMs: 900000, attemptsMax: 3, attemptSpacingMs: 600000, ringMs: 25000, \
-        leaseMs: 30000, windowMs: 1800000, windowsOffered: 3, windowCapacityPercent: 30, callableFromHour: 8, callableUntilHour: 21");
+    add(
+        "Topic",
+        "operator",
+        "id: META_OPERATOR, title: t, queue: q0, callback: false, family: f",
+    );
+    add(
+        "Line",
+        "l",
+        "pool: p, numbers: ['8005550100'], defaultTopic: META_OPERATOR, callbackNumber: '8005550199', \
+        timeZone: America/New_York, callerPlacesMax: 2",
+    );
+    add(
+        "CallbackPolicy",
+        "c",
+        "offerFromExpectedWaitMs: 900000, attemptsMax: 3, attemptSpacingMs: 600000, ringMs: 25000, \
+        leaseMs: 30000, windowMs: 1800000, windowsOffered: 3, windowCapacityPercent: 30, callableFromHour: 8, callableUntilHour: 21",
+    );
     Policy::parse(&[("bench", &text)]).expect("the bench's own policy is valid")
 }
 
@@ -115,8 +143,18 @@ impl Run {
     }
 
     fn input(&mut self, contact: Option<ContactId>, body: InputBody) -> u64 {
-        let source = SwitchRef { switch: SwitchId::parse("sw1").expect("valid"), boot: BootId(1) };
-        let input = Input { token: 1, contact, source: Some(source), occurred_at: self.now, traceparent: String::new(), body };
+        let source = SwitchRef {
+            switch: SwitchId::parse("sw1").expect("valid"),
+            boot: BootId(1),
+        };
+        let input = Input {
+            token: 1,
+            contact,
+            source: Some(source),
+            occurred_at: self.now,
+            traceparent: String::new(),
+            body,
+        };
         let from = Instant::now();
         self.pool.handle(self.now, input, &mut self.out);
         u64::try_from(from.elapsed().as_nanos()).expect("centuries")
@@ -128,12 +166,18 @@ impl Run {
         for output in self.out.drain(..) {
             match output {
                 Output::Reply(reply) => {
-                    if let ReplyBody::Answer { answer: Answer::Agent { agent, .. }, .. } = reply.body {
+                    if let ReplyBody::Answer {
+                        answer: Answer::Agent { agent, .. },
+                        ..
+                    } = reply.body
+                    {
                         answered = Some(agent);
                     }
                 }
                 Output::Command(command) => {
-                    if let (CommandBody::Deflect(Answer::Agent { agent, .. }), Some(contact)) = (command.body, command.contact) {
+                    if let (CommandBody::Deflect(Answer::Agent { agent, .. }), Some(contact)) =
+                        (command.body, command.contact)
+                    {
                         moved.push((contact, agent));
                     }
                 }
@@ -155,7 +199,13 @@ impl Run {
     fn agent(&mut self, name: &str, state: SwitchAgentState, skills: Vec<AgentSkill>) -> u64 {
         let agent = AgentId::parse(name).expect("valid");
         let update = AgentUpdate {
-            agent, device: String::from("1"), state, skills, languages: Vec::new(), capacity: 0, reason: String::new(),
+            agent,
+            device: String::from("1"),
+            state,
+            skills,
+            languages: Vec::new(),
+            capacity: 0,
+            reason: String::new(),
         };
         let cost = self.input(None, InputBody::Agent(update));
         self.drain();
@@ -195,7 +245,12 @@ impl Run {
     }
 
     fn answer(&mut self, contact: ContactId, agent: AgentId) {
-        let cost = self.input(Some(contact), InputBody::Established { agent: agent.clone() });
+        let cost = self.input(
+            Some(contact),
+            InputBody::Established {
+                agent: agent.clone(),
+            },
+        );
         self.drain();
         self.samples[2].push(cost);
         self.talking.push((contact, agent));
@@ -203,8 +258,16 @@ impl Run {
 
     fn clear(&mut self, contact: ContactId) -> u64 {
         let cleared = Cleared {
-            cause: Cause::NormalClearing, agent: None, call: None, routed_by: RoutedBy::Mesh, blocked: 0, line: "l".into(),
-            arrived_at: self.now, caller: None, language: "en".into(), channel: 1,
+            cause: Cause::NormalClearing,
+            agent: None,
+            call: None,
+            routed_by: RoutedBy::Mesh,
+            blocked: 0,
+            line: "l".into(),
+            arrived_at: self.now,
+            caller: None,
+            language: "en".into(),
+            channel: 1,
         };
         let cost = self.input(Some(contact), InputBody::Cleared(cleared));
         self.drain();
@@ -220,7 +283,11 @@ impl Run {
         let cost = self.clear(contact);
         self.samples[3].push(cost);
         self.now = self.now.plus(1);
-        let body = InputBody::WrappedUp { agent, disposition: Disposition::Resolved, topic: None };
+        let body = InputBody::WrappedUp {
+            agent,
+            disposition: Disposition::Resolved,
+            topic: None,
+        };
         let cost = self.input(Some(contact), body);
         let moved = self.drain().1;
         self.samples[if moved.is_empty() { 4 } else { 5 }].push(cost);
@@ -280,7 +347,10 @@ impl Run {
 
 /// Of a sorted sample.
 fn percentile(sorted: &[u64], percent: usize) -> u64 {
-    sorted.get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(0)
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or(0)
 }
 
 fn main() {
@@ -293,7 +363,9 @@ fn main() {
         }
         columns.push(samples);
     }
-    println!("ns per input, median / 99th percentile; two callers wait for each agent under overload");
+    println!(
+        "ns per input, median / 99th percentile; two callers wait for each agent under overload"
+    );
     print!("{:26}", "agents x queues");
     for (agents, queues) in SIZES {
         print!("{:>17}", format!("{agents} x {queues}"));
@@ -302,10 +374,24 @@ fn main() {
     for (row, name) in ROWS.iter().enumerate() {
         print!("{name:26}");
         for samples in &columns {
-            print!("{:>17}", format!("{} / {}", percentile(&samples[row], 50), percentile(&samples[row], 99)));
+            print!(
+                "{:>17}",
+                format!(
+                    "{} / {}",
+                    percentile(&samples[row], 50),
+                    percentile(&samples[row], 99)
+                )
+            );
         }
         let median = |column: usize| percentile(&columns[column][row], 50).max(1) as f64;
-        println!("{:>18}{:>18}", format!("{:.2}", median(3) / median(0)), format!("{:.2}", median(3) / median(1)));
+        println!(
+            "{:>18}{:>18}",
+            format!("{:.2}", median(3) / median(0)),
+            format!("{:.2}", median(3) / median(1))
+        );
     }
-    println!("{SAMPLES} steps a size and load, {:.1} s", started.elapsed().as_secs_f64());
+    println!(
+        "{SAMPLES} steps a size and load, {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
 }

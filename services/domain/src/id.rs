@@ -29,7 +29,11 @@ impl FieldError {
             }
             value.truncate(end);
         }
-        Self { field, limit: limit.into(), value }
+        Self {
+            field,
+            limit: limit.into(),
+            value,
+        }
     }
 }
 
@@ -45,7 +49,11 @@ impl ContactId {
     /// `contact_id` if there are not exactly 16 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FieldError> {
         let bytes: [u8; 16] = bytes.try_into().map_err(|_| {
-            FieldError::new("contact_id", "exactly 16 bytes", format!("{} bytes", bytes.len()))
+            FieldError::new(
+                "contact_id",
+                "exactly 16 bytes",
+                format!("{} bytes", bytes.len()),
+            )
         })?;
         Ok(Self(u128::from_be_bytes(bytes)))
     }

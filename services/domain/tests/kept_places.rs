@@ -4,7 +4,8 @@ mod support;
 
 use domain::TimeMs;
 use domain::pool::{
-    Answer, CallbackEnd, CallbackStep, Cause, EventBody, InputBody, NoticeKind, ReplyBody, RouteInput, SwitchAgentState,
+    Answer, CallbackEnd, CallbackStep, Cause, EventBody, InputBody, NoticeKind, ReplyBody,
+    RouteInput, SwitchAgentState,
 };
 use support::{Bench, agent, call, contact, route, switch, update};
 
@@ -12,7 +13,12 @@ const ACCOUNT: &[(&str, u8)] = &[("account", 5)];
 const OPERATOR: &[(&str, u8)] = &[("operator", 5)];
 
 fn transfer(bench: &mut Bench, number: u64, from: &str, topic: &str, warm: bool) -> ReplyBody {
-    let body = InputBody::Transfer { from: agent(from), topic: topic.into(), warm, authenticated: true };
+    let body = InputBody::Transfer {
+        from: agent(from),
+        topic: topic.into(),
+        warm,
+        authenticated: true,
+    };
     bench.tell(number, body)
 }
 
@@ -28,7 +34,12 @@ fn callback_leg(bench: &mut Bench, number: u64, leg: &str) -> Answer {
 }
 
 fn clear_leg(bench: &mut Bench, number: u64, leg: &str) {
-    let mut over = support::cleared(number, Cause::CallCancelled, domain::pool::RoutedBy::Mesh, bench.now);
+    let mut over = support::cleared(
+        number,
+        Cause::CallCancelled,
+        domain::pool::RoutedBy::Mesh,
+        bench.now,
+    );
     over.call = Some(call(leg));
     bench.tell(number, InputBody::Cleared(over));
 }
@@ -41,16 +52,30 @@ fn a_warm_transfer_keeps_the_first_agent_until_the_next_answers() {
     bench.route(1, "META_OPERATOR");
     bench.established(1, "op");
     bench.pass(5_000);
-    assert_eq!(transfer(&mut bench, 1, "op", "PLAIN", true), ReplyBody::Acknowledged);
-    assert_eq!(transfer(&mut bench, 1, "op", "PLAIN", true), ReplyBody::Acknowledged, "a repeat");
+    assert_eq!(
+        transfer(&mut bench, 1, "op", "PLAIN", true),
+        ReplyBody::Acknowledged
+    );
+    assert_eq!(
+        transfer(&mut bench, 1, "op", "PLAIN", true),
+        ReplyBody::Acknowledged,
+        "a repeat"
+    );
     assert_eq!(bench.said(), ["transfer ann warm=true"]);
     assert_eq!(bench.pool.status(bench.now).agents_talking, 1);
     bench.delivered(1, "ann");
     bench.pass(2_000);
     bench.established(1, "ann");
     let expected = [
-        "offered", "assigned op", "established op callback=false", "transfer META_OPERATOR PLAIN warm=true", "assigned ann",
-        "delivered ann", "established ann callback=false", "transferred op ann", "disconnected op 7000",
+        "offered",
+        "assigned op",
+        "established op callback=false",
+        "transfer META_OPERATOR PLAIN warm=true",
+        "assigned ann",
+        "delivered ann",
+        "established ann callback=false",
+        "transferred op ann",
+        "disconnected op 7000",
     ];
     assert_eq!(bench.story(1), expected);
     bench.wrapped_up(1, "op");
@@ -58,9 +83,15 @@ fn a_warm_transfer_keeps_the_first_agent_until_the_next_answers() {
     bench.cleared(1, Cause::NormalClearing);
     bench.wrapped_up(1, "ann");
     bench.pass(4_000);
-    assert_eq!(bench.story(1)[9..], [
-        "wrapped up op timed_out=false", "disconnected ann 1000", "wrapped up ann timed_out=false", "closed",
-    ]);
+    assert_eq!(
+        bench.story(1)[9..],
+        [
+            "wrapped up op timed_out=false",
+            "disconnected ann 1000",
+            "wrapped up ann timed_out=false",
+            "closed",
+        ]
+    );
 }
 
 #[test]
@@ -74,14 +105,22 @@ fn a_transferred_caller_stands_in_the_next_queue_by_first_arrival() {
     bench.pass(10_000);
     transfer(&mut bench, 1, "op", "PLAIN", false);
     assert_eq!(bench.said(), ["transfer q-plain warm=false"]);
-    assert_eq!(bench.story(1)[3..], [
-        "transfer META_OPERATOR PLAIN warm=false", "disconnected op 20000", "queued 1 Transfer",
-    ]);
+    assert_eq!(
+        bench.story(1)[3..],
+        [
+            "transfer META_OPERATOR PLAIN warm=false",
+            "disconnected op 20000",
+            "queued 1 Transfer",
+        ]
+    );
     bench.tell(1, InputBody::AtQueue);
     bench.ready("ann", ACCOUNT);
     match &bench.commands.last().expect("a deflect").body {
         domain::pool::CommandBody::Deflect(Answer::Agent { context, .. }) => {
-            assert_eq!((context.transfers, context.authenticated, context.waited_ms), (1, true, 20_000));
+            assert_eq!(
+                (context.transfers, context.authenticated, context.waited_ms),
+                (1, true, 20_000)
+            );
             assert_eq!(context.topic, "PLAIN");
         }
         other => panic!("{other:?}"),
@@ -98,11 +137,21 @@ fn a_warm_transfer_that_cannot_be_made_gives_the_caller_back_to_the_first_agent(
     bench.established(1, "op");
     transfer(&mut bench, 1, "op", "PLAIN", true);
     let command = bench.commands.last().expect("a transfer").id;
-    bench.tell(1, InputBody::CommandDone { command, agent: Some(agent("ann")), failed: true });
+    bench.tell(
+        1,
+        InputBody::CommandDone {
+            command,
+            agent: Some(agent("ann")),
+            failed: true,
+        },
+    );
     let status = bench.pool.status(bench.now);
     assert_eq!((status.agents_talking, status.agents_ready), (1, 1));
     bench.cleared(1, Cause::NormalClearing);
-    assert_eq!(bench.story(1).last().map(String::as_str), Some("disconnected op 0"));
+    assert_eq!(
+        bench.story(1).last().map(String::as_str),
+        Some("disconnected op 0")
+    );
 }
 
 #[test]
@@ -133,13 +182,31 @@ fn a_call_that_the_switch_moves_by_itself_is_followed() {
     bench.route(1, "META_OPERATOR");
     bench.established(1, "op");
     for _ in 0..2 {
-        bench.tell(1, InputBody::Moved { from: agent("op"), to: Some(agent("ann")) });
+        bench.tell(
+            1,
+            InputBody::Moved {
+                from: agent("op"),
+                to: Some(agent("ann")),
+            },
+        );
         bench.established(1, "ann");
     }
-    assert_eq!(bench.story(1)[3..], [
-        "disconnected op 0", "assigned ann", "established ann callback=false", "transferred op ann",
-    ]);
-    bench.tell(1, InputBody::Moved { from: agent("ann"), to: None });
+    assert_eq!(
+        bench.story(1)[3..],
+        [
+            "disconnected op 0",
+            "assigned ann",
+            "established ann callback=false",
+            "transferred op ann",
+        ]
+    );
+    bench.tell(
+        1,
+        InputBody::Moved {
+            from: agent("ann"),
+            to: None,
+        },
+    );
     bench.cleared(1, Cause::NormalClearing);
     bench.wrapped_up(1, "op");
     bench.wrapped_up(1, "ann");
@@ -166,9 +233,21 @@ fn with_one_virtual() -> Bench {
 #[test]
 fn virtual_hold_keeps_the_place_and_is_no_abandonment() {
     let bench = with_one_virtual();
-    assert_eq!(bench.story(3), ["offered", "queued 2 Arrival", "offer hold=true windows=2", "booked window=false"]);
+    assert_eq!(
+        bench.story(3),
+        [
+            "offered",
+            "queued 2 Arrival",
+            "offer hold=true windows=2",
+            "booked window=false"
+        ]
+    );
     let status = bench.pool.status(bench.now);
-    let queue = status.queues.iter().find(|queue| &*queue.queue == "plain").expect("there");
+    let queue = status
+        .queues
+        .iter()
+        .find(|queue| &*queue.queue == "plain")
+        .expect("there");
     assert_eq!((queue.waiting, queue.virtual_waiting), (2, 1));
 }
 
@@ -184,34 +263,81 @@ fn an_entry_that_reaches_an_agent_first_holds_the_agent_while_it_rings() {
     bench.pass(10_000);
     bench.said();
     match callback_leg(&mut bench, 3, "leg-1") {
-        Answer::Agent { agent: found, context, .. } => {
-            assert_eq!((found, context.callback_code.as_str()), (agent("ann"), "123456"));
+        Answer::Agent {
+            agent: found,
+            context,
+            ..
+        } => {
+            assert_eq!(
+                (found, context.callback_code.as_str()),
+                (agent("ann"), "123456")
+            );
         }
         other => panic!("{other:?}"),
     }
     bench.delivered(3, "ann");
     bench.pass(2_000);
     bench.established(3, "ann");
-    let last = bench.events.iter().rev().find_map(|event| match event.body {
-        EventBody::Established { callback, nuisance_hold_ms, agent_held_ms, waited_ms, .. } => {
-            Some((callback, nuisance_hold_ms, agent_held_ms, waited_ms))
-        }
-        _ => None,
-    });
+    let last = bench
+        .events
+        .iter()
+        .rev()
+        .find_map(|event| match event.body {
+            EventBody::Established {
+                callback,
+                nuisance_hold_ms,
+                agent_held_ms,
+                waited_ms,
+                ..
+            } => Some((callback, nuisance_hold_ms, agent_held_ms, waited_ms)),
+            _ => None,
+        });
     // The clock ran from first arrival, two seconds after the start, to a person.
-    assert_eq!(last, Some((true, 2_000, 10_000, bench.now.since(support::START.plus(2_000)))));
-    assert_eq!(bench.story(3)[4..], [
-        "attempt 1 Dialled", "assigned ann", "delivered ann", "established ann callback=true", "callback ended Connected",
-    ]);
+    assert_eq!(
+        last,
+        Some((
+            true,
+            2_000,
+            10_000,
+            bench.now.since(support::START.plus(2_000))
+        ))
+    );
+    assert_eq!(
+        bench.story(3)[4..],
+        [
+            "attempt 1 Dialled",
+            "assigned ann",
+            "delivered ann",
+            "established ann callback=true",
+            "callback ended Connected",
+        ]
+    );
     assert_eq!(bench.notices, [(contact(3), NoticeKind::Connected, 1)]);
     bench.pass(5_000);
     assert_eq!(bench.notices.len(), 2, "told again until acknowledged");
-    bench.input(Some(contact(3)), None, InputBody::NoticeAcknowledged { kind: NoticeKind::Connected, turn: 1 });
-    let cancel = InputBody::CancelVirtual { end: CallbackEnd::Exhausted, report: 9 };
+    bench.input(
+        Some(contact(3)),
+        None,
+        InputBody::NoticeAcknowledged {
+            kind: NoticeKind::Connected,
+            turn: 1,
+        },
+    );
+    let cancel = InputBody::CancelVirtual {
+        end: CallbackEnd::Exhausted,
+        report: 9,
+    };
     bench.input(Some(contact(3)), None, cancel);
     bench.pass(20_000);
     assert_eq!(bench.notices.len(), 2);
-    assert_eq!(bench.story(3).iter().filter(|event| event.starts_with("callback ended")).count(), 1);
+    assert_eq!(
+        bench
+            .story(3)
+            .iter()
+            .filter(|event| event.starts_with("callback ended"))
+            .count(),
+        1
+    );
 }
 
 #[test]
@@ -239,19 +365,33 @@ fn a_missed_ring_keeps_the_place_until_the_next_attempt() {
     let next_at = bench.now.plus(60_000);
     bench.progress(3, CallbackStep::NoAnswer, Some(next_at), 2);
     bench.progress(3, CallbackStep::NoAnswer, Some(next_at), 2);
-    assert_eq!(bench.said(), ["deflect call-4 ann"], "the held agent goes on at once");
+    assert_eq!(
+        bench.said(),
+        ["deflect call-4 ann"],
+        "the held agent goes on at once"
+    );
     bench.established(4, "ann");
     bench.pass(1_000);
     bench.route(5, "PLAIN");
     bench.pass(60_000);
     bench.cleared(4, Cause::NormalClearing);
     bench.wrapped_up(4, "ann");
-    assert_eq!(bench.due.last(), Some(&(contact(3), true, 2)), "its turn again, before who came later");
+    assert_eq!(
+        bench.due.last(),
+        Some(&(contact(3), true, 2)),
+        "its turn again, before who came later"
+    );
     assert_eq!(bench.story(3)[4..], ["attempt 1 NoAnswer"]);
-    let cancel = InputBody::CancelVirtual { end: CallbackEnd::Exhausted, report: 3 };
+    let cancel = InputBody::CancelVirtual {
+        end: CallbackEnd::Exhausted,
+        report: 3,
+    };
     bench.input(Some(contact(3)), None, cancel);
     assert_eq!(bench.story(3)[5..], ["callback ended Exhausted", "closed"]);
-    assert_eq!(bench.said().last().map(String::as_str), Some("deflect call-5 ann"));
+    assert_eq!(
+        bench.said().last().map(String::as_str),
+        Some("deflect call-5 ann")
+    );
 }
 
 #[test]
@@ -276,17 +416,28 @@ fn with_many_agents_the_caller_is_dialled_before_an_agent_is_free() {
         bench.wrapped_up(number, &format!("a{number}"));
         bench.established(200 + number, &format!("a{number}"));
     }
-    assert_eq!(bench.due.first(), Some(&(contact(259), false, 1)), "{:?}", bench.due);
+    assert_eq!(
+        bench.due.first(),
+        Some(&(contact(259), false, 1)),
+        "{:?}",
+        bench.due
+    );
     assert_eq!(bench.pool.status(bench.now).agents_held, 0);
     // The caller answers before an agent is free and holds, at the first place.
     for number in 253..257 {
         bench.cleared(number, Cause::CallCancelled);
     }
     match callback_leg(&mut bench, 259, "leg-1") {
-        Answer::Queue(place) => assert!(place.position <= 3 && !place.offer_virtual_hold, "{place:?}"),
+        Answer::Queue(place) => assert!(
+            place.position <= 3 && !place.offer_virtual_hold,
+            "{place:?}"
+        ),
         other => panic!("{other:?}"),
     }
-    assert_eq!(bench.story(259).last().map(String::as_str), Some("queued 3 Callback"));
+    assert_eq!(
+        bench.story(259).last().map(String::as_str),
+        Some("queued 3 Callback")
+    );
 }
 
 #[test]
@@ -321,13 +472,22 @@ fn a_caller_who_answers_and_is_gone_before_a_person_came_keeps_the_place() {
     assert_eq!(bench.notices, [], "the first leg's end is old news");
     clear_leg(&mut bench, 3, "leg-1");
     assert_eq!(bench.notices, [(contact(3), NoticeKind::LegLost, 0)]);
-    assert!(!bench.story(3).iter().any(|event| event.starts_with("abandoned")));
+    assert!(
+        !bench
+            .story(3)
+            .iter()
+            .any(|event| event.starts_with("abandoned"))
+    );
     bench.route(5, "PLAIN");
     bench.pass(60_000);
     bench.cleared(1, Cause::NormalClearing);
     bench.wrapped_up(1, "ann");
     bench.serve(2, "ann");
-    assert_eq!(bench.due.last(), Some(&(contact(3), true, 1)), "due again after the policy's spacing");
+    assert_eq!(
+        bench.due.last(),
+        Some(&(contact(3), true, 1)),
+        "due again after the policy's spacing"
+    );
 }
 
 #[test]
@@ -340,7 +500,10 @@ fn a_window_joins_the_line_at_its_start_with_the_first_arrival() {
     let from = bench.now.plus(3_600_000);
     bench.register(2, Some((from, from.plus(1_800_000))));
     bench.cleared(2, Cause::NormalClearing);
-    assert_eq!(bench.story(2).last().map(String::as_str), Some("booked window=true"));
+    assert_eq!(
+        bench.story(2).last().map(String::as_str),
+        Some("booked window=true")
+    );
     bench.cleared(1, Cause::NormalClearing);
     bench.wrapped_up(1, "ann");
     assert_eq!(bench.due, [], "not before the window");
@@ -351,7 +514,11 @@ fn a_window_joins_the_line_at_its_start_with_the_first_arrival() {
     bench.pass(1_000);
     bench.cleared(3, Cause::NormalClearing);
     bench.wrapped_up(3, "ann");
-    assert_eq!(bench.due, [(contact(2), true, 1)], "before who arrived an hour later");
+    assert_eq!(
+        bench.due,
+        [(contact(2), true, 1)],
+        "before who arrived an hour later"
+    );
 }
 
 #[test]
@@ -367,8 +534,18 @@ fn a_booking_that_comes_just_after_the_caller_hung_up_is_kept() {
     bench.pass(2_000);
     assert_eq!(bench.register(2, None), ReplyBody::Acknowledged);
     bench.pass(5_000);
-    assert_eq!(bench.story(2).last().map(String::as_str), Some("booked window=false"));
-    assert_eq!(bench.story(3)[2..], ["offer hold=true windows=2", "abandoned 0 ringing=false", "closed"]);
+    assert_eq!(
+        bench.story(2).last().map(String::as_str),
+        Some("booked window=false")
+    );
+    assert_eq!(
+        bench.story(3)[2..],
+        [
+            "offer hold=true windows=2",
+            "abandoned 0 ringing=false",
+            "closed"
+        ]
+    );
     match bench.register(3, None) {
         ReplyBody::Refused(error) => assert_eq!(error.field, "contact_id"),
         other => panic!("{other:?}"),
@@ -381,8 +558,14 @@ fn a_booking_rebuilds_a_contact_that_the_pool_lost() {
     assert_eq!(bench.register(7, None), ReplyBody::Acknowledged);
     assert_eq!(bench.story(7), ["offered", "booked window=false"]);
     bench.ready("ann", ACCOUNT);
-    assert_eq!(bench.due.last().map(|due| (due.0, due.2)), Some((contact(7), 1)));
-    let cancel = InputBody::CancelVirtual { end: CallbackEnd::Cancelled, report: 2 };
+    assert_eq!(
+        bench.due.last().map(|due| (due.0, due.2)),
+        Some((contact(7), 1))
+    );
+    let cancel = InputBody::CancelVirtual {
+        end: CallbackEnd::Cancelled,
+        report: 2,
+    };
     bench.input(Some(contact(7)), None, cancel);
     assert_eq!(bench.story(7)[2..], ["callback ended Cancelled", "closed"]);
 }
@@ -397,7 +580,11 @@ fn windows_lie_inside_callable_hours_of_the_line() {
     bench.established(1, "ann");
     match bench.route(2, "PLAIN") {
         Answer::Queue(place) => {
-            let starts: Vec<u64> = place.windows.iter().map(|window| window.from.since(support::START) / 60_000).collect();
+            let starts: Vec<u64> = place
+                .windows
+                .iter()
+                .map(|window| window.from.since(support::START) / 60_000)
+                .collect();
             assert_eq!(starts, [10 * 60 + 30, 22 * 60]);
         }
         other => panic!("{other:?}"),
@@ -411,13 +598,27 @@ fn a_booking_while_an_agent_is_on_the_way_loses_neither() {
     bench.route(1, "PLAIN");
     bench.register(1, None);
     bench.established(1, "ann");
-    assert_eq!(bench.story(1)[2..], ["booked window=false", "established ann callback=false", "callback ended Connected"]);
+    assert_eq!(
+        bench.story(1)[2..],
+        [
+            "booked window=false",
+            "established ann callback=false",
+            "callback ended Connected"
+        ]
+    );
     bench.ready("bob", ACCOUNT);
     bench.route(2, "PLAIN");
     bench.register(2, None);
     bench.cleared(2, Cause::NormalClearing);
     bench.pass(1_000);
-    assert!(!bench.story(2).iter().any(|event| event.starts_with("abandoned") || event == "closed"), "{:?}", bench.story(2));
+    assert!(
+        !bench
+            .story(2)
+            .iter()
+            .any(|event| event.starts_with("abandoned") || event == "closed"),
+        "{:?}",
+        bench.story(2)
+    );
     assert_eq!(bench.due.last().map(|due| due.0), Some(contact(2)));
 }
 
@@ -431,5 +632,8 @@ fn an_agent_of_another_switch_boot_is_told_under_the_new_one() {
     bench.route(1, "PLAIN");
     bench.delivered(1, "ann");
     bench.pass(20_000);
-    assert_eq!(bench.commands.first().map(|command| command.target.clone()), Some(switch(2)));
+    assert_eq!(
+        bench.commands.first().map(|command| command.target.clone()),
+        Some(switch(2))
+    );
 }

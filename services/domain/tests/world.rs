@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use domain::policy::Policy;
 use domain::pool::{
-    Answer, CallbackEnd, CallbackStep, Cause, Cleared, Command, CommandBody, Disposition, Input, InputBody, NoticeKind,
-    Output, Pool, ReplyBody, RouteInput, RoutedBy, SnapshotCall, SnapshotPlace, SwitchAgentState, VirtualRegistration,
+    Answer, CallbackEnd, CallbackStep, Cause, Cleared, Command, CommandBody, Disposition, Input,
+    InputBody, NoticeKind, Output, Pool, ReplyBody, RouteInput, RoutedBy, SnapshotCall,
+    SnapshotPlace, SwitchAgentState, VirtualRegistration,
 };
 use domain::{AgentId, ContactId, TimeMs};
 use support::dice::{Dice, Seed, seeds};
@@ -110,31 +111,48 @@ impl World {
 
     fn later(&mut self, milliseconds: u64, act: Act) {
         self.number += 1;
-        self.acts.insert((self.now.plus(milliseconds), self.number), act);
+        self.acts
+            .insert((self.now.plus(milliseconds), self.number), act);
     }
 
     fn input(&mut self, contact: Option<ContactId>, body: InputBody) -> Input {
         self.number += 1;
-        Input { token: self.number, contact, source: Some(switch(1)), occurred_at: self.now, traceparent: String::new(), body }
+        Input {
+            token: self.number,
+            contact,
+            source: Some(switch(1)),
+            occurred_at: self.now,
+            traceparent: String::new(),
+            body,
+        }
     }
 
     /// An event of the switch: reliable and in order, sometimes late, sometimes told again.
     fn event(&mut self, contact: Option<ContactId>, body: InputBody) {
         let input = self.input(contact, body);
-        let delay = if self.dice.chance(3) { self.dice.below(4_000) } else { self.dice.below(40) };
+        let delay = if self.dice.chance(3) {
+            self.dice.below(4_000)
+        } else {
+            self.dice.below(40)
+        };
         let at = self.now.plus(delay).max(self.last_delivery);
         self.last_delivery = at;
         self.number += 1;
-        self.acts.insert((at, self.number), Act::Input(Box::new(input.clone())));
+        self.acts
+            .insert((at, self.number), Act::Input(Box::new(input.clone())));
         if self.dice.chance(5) {
             self.number += 1;
             let again = at.plus(self.dice.below(2_000));
-            self.acts.insert((again, self.number), Act::Input(Box::new(input)));
+            self.acts
+                .insert((again, self.number), Act::Input(Box::new(input)));
         }
     }
 
     fn set_agent(&mut self, id: &AgentId, state: SwitchAgentState) {
-        let entry = self.agents.entry(id.clone()).or_insert((SwitchAgentState::Null, None));
+        let entry = self
+            .agents
+            .entry(id.clone())
+            .or_insert((SwitchAgentState::Null, None));
         entry.0 = state;
         let number: u64 = id.as_str()[1..].parse().expect("a number");
         let skills: &[(&str, u8)] = match number % 3 {
@@ -146,7 +164,9 @@ impl World {
     }
 
     fn route(&mut self, contact: ContactId, leg: &str) {
-        let topic = *self.dice.pick(&["PLAIN", "PLAIN", "URGENT", "HARD", "META_OPERATOR"]);
+        let topic = *self
+            .dice
+            .pick(&["PLAIN", "PLAIN", "URGENT", "HARD", "META_OPERATOR"]);
         let route = RouteInput {
             call: call(leg),
             cross_ref: leg.into(),
@@ -164,7 +184,11 @@ impl World {
         };
         let input = self.input(Some(contact), InputBody::Route(route));
         self.tokens.insert(input.token, leg.into());
-        let delay = if self.dice.chance(3) { 600 } else { self.dice.below(20) };
+        let delay = if self.dice.chance(3) {
+            600
+        } else {
+            self.dice.below(20)
+        };
         if self.dice.chance(5) {
             self.later(delay + 30, Act::Input(Box::new(input.clone())));
         }
@@ -176,7 +200,9 @@ impl World {
     }
 
     fn clear(&mut self, leg: &str, routed_by: RoutedBy) {
-        let Some(gone) = self.legs.remove(leg) else { return };
+        let Some(gone) = self.legs.remove(leg) else {
+            return;
+        };
         let (Place::Rings(with) | Place::Talks(with)) = gone.place.clone() else {
             return self.send_cleared(leg, gone.contact, routed_by, gone.staying);
         };
@@ -184,13 +210,27 @@ impl World {
         self.send_cleared(leg, gone.contact, routed_by, gone.staying);
     }
 
-    fn send_cleared(&mut self, leg: &str, contact: ContactId, routed_by: RoutedBy, staying: Option<AgentId>) {
+    fn send_cleared(
+        &mut self,
+        leg: &str,
+        contact: ContactId,
+        routed_by: RoutedBy,
+        staying: Option<AgentId>,
+    ) {
         if let Some(staying) = staying {
             self.off_the_line(&staying, contact, true);
         }
         let cleared = Cleared {
-            cause: Cause::NormalClearing, agent: None, call: Some(call(leg)), routed_by, blocked: 0, line: "main".into(),
-            arrived_at: self.now, caller: None, language: "en".into(), channel: 1,
+            cause: Cause::NormalClearing,
+            agent: None,
+            call: Some(call(leg)),
+            routed_by,
+            blocked: 0,
+            line: "main".into(),
+            arrived_at: self.now,
+            caller: None,
+            language: "en".into(),
+            channel: 1,
         };
         self.event(Some(contact), InputBody::Cleared(cleared));
     }
@@ -208,8 +248,13 @@ impl World {
 
     /// The call goes to an agent of the switch; false: the agent cannot take it.
     fn ring(&mut self, leg: &str, id: &AgentId) -> bool {
-        let free = self.agents.get(id).is_some_and(|(state, on)| *state == SwitchAgentState::Ready && on.is_none());
-        let Some(entry) = self.legs.get_mut(leg) else { return false };
+        let free = self
+            .agents
+            .get(id)
+            .is_some_and(|(state, on)| *state == SwitchAgentState::Ready && on.is_none());
+        let Some(entry) = self.legs.get_mut(leg) else {
+            return false;
+        };
         if !free {
             return false;
         }
@@ -235,7 +280,9 @@ impl World {
     }
 
     fn take_answer(&mut self, leg: &str, answer: &Answer) {
-        let Some(entry) = self.legs.get(leg) else { return };
+        let Some(entry) = self.legs.get(leg) else {
+            return;
+        };
         if entry.place != Place::Dialogue {
             return;
         }
@@ -243,7 +290,10 @@ impl World {
         match answer {
             Answer::Agent { agent, .. } => {
                 if !self.ring(leg, &agent.clone()) {
-                    let body = InputBody::Reroute { cause: Cause::Busy, deadline: self.now.plus(500) };
+                    let body = InputBody::Reroute {
+                        cause: Cause::Busy,
+                        deadline: self.now.plus(500),
+                    };
                     let input = self.input(Some(contact), body);
                     self.tokens.insert(input.token, leg.into());
                     self.later(5, Act::Input(Box::new(input)));
@@ -253,7 +303,10 @@ impl World {
             Answer::Queue(place) => {
                 self.place(leg, Place::Queue);
                 self.event(Some(contact), InputBody::AtQueue);
-                let known = self.bookings.get(&contact).is_some_and(|booking| !booking.ended);
+                let known = self
+                    .bookings
+                    .get(&contact)
+                    .is_some_and(|booking| !booking.ended);
                 if place.offer_virtual_hold && !known && self.dice.chance(60) {
                     self.place_booking(leg);
                     let after = self.dice.below(300);
@@ -270,26 +323,44 @@ impl World {
             Answer::DefaultRoute => {
                 self.place(leg, Place::Default);
                 self.later(50, Act::Hangs(leg.into()));
-                let input = self.input(Some(contact), InputBody::RouteFailed { caller_gave_up: false });
+                let input = self.input(
+                    Some(contact),
+                    InputBody::RouteFailed {
+                        caller_gave_up: false,
+                    },
+                );
                 self.later(5, Act::Input(Box::new(input)));
             }
         }
     }
 
     fn place(&mut self, leg: &str, place: Place) {
-        self.legs.get_mut(leg).expect("looked up by the caller").place = place;
+        self.legs
+            .get_mut(leg)
+            .expect("looked up by the caller")
+            .place = place;
     }
 
     fn place_booking(&mut self, leg: &str) {
-        self.legs.get_mut(leg).expect("looked up by the caller").booking = true;
+        self.legs
+            .get_mut(leg)
+            .expect("looked up by the caller")
+            .booking = true;
     }
 
     fn take_command(&mut self, command: &Command) {
-        let leg = command.call.as_ref().map(|call| call.as_str().to_owned()).unwrap_or_default();
+        let leg = command
+            .call
+            .as_ref()
+            .map(|call| call.as_str().to_owned())
+            .unwrap_or_default();
         let place = self.legs.get(&leg).map(|leg| leg.place.clone());
         let (done, about) = match &command.body {
             CommandBody::SetAgentState { agent, state, .. } => {
-                let known = self.agents.get(agent).is_some_and(|(now, on)| *now != SwitchAgentState::Null && on.is_none());
+                let known = self
+                    .agents
+                    .get(agent)
+                    .is_some_and(|(now, on)| *now != SwitchAgentState::Null && on.is_none());
                 if known {
                     self.set_agent(&agent.clone(), *state);
                     if *state == SwitchAgentState::NotReady {
@@ -300,30 +371,44 @@ impl World {
                 (known, Some(agent.clone()))
             }
             CommandBody::Deflect(Answer::Agent { agent, .. }) => {
-                if let Some(Place::Rings(other)) = place.clone().filter(|place| *place != Place::Rings(agent.clone())) {
+                if let Some(Place::Rings(other)) = place
+                    .clone()
+                    .filter(|place| *place != Place::Rings(agent.clone()))
+                {
                     self.agents.get_mut(&other).expect("rings").1 = None;
                     self.place(&leg, Place::Queue);
                 }
                 let can = matches!(place, Some(Place::Queue | Place::Rings(_)));
                 (can && self.ring(&leg, agent), Some(agent.clone()))
             }
-            CommandBody::Transfer { to: Answer::Agent { agent, .. }, warm } => {
+            CommandBody::Transfer {
+                to: Answer::Agent { agent, .. },
+                warm,
+            } => {
                 if *warm && let Some(Place::Talks(from)) = &place {
                     self.legs.get_mut(&leg).expect("it has a place").staying = Some(from.clone());
                 }
                 let can = matches!(place, Some(Place::Queue | Place::Talks(_)));
                 let done = can && self.ring(&leg, agent);
-                if !done && let Some(entry) = self.legs.get_mut(&leg) && matches!(entry.place, Place::Talks(_)) {
+                if !done
+                    && let Some(entry) = self.legs.get_mut(&leg)
+                    && matches!(entry.place, Place::Talks(_))
+                {
                     entry.staying = None;
                 }
                 (done, Some(agent.clone()))
             }
             CommandBody::Deflect(_) | CommandBody::Transfer { .. } => {
-                let done = matches!(place, Some(Place::Queue | Place::Talks(_) | Place::Rings(_)));
+                let done = matches!(
+                    place,
+                    Some(Place::Queue | Place::Talks(_) | Place::Rings(_))
+                );
                 if done {
                     let contact = self.legs[&leg].contact;
                     match (place, &command.body) {
-                        (Some(Place::Rings(other)), _) => self.agents.get_mut(&other).expect("rings").1 = None,
+                        (Some(Place::Rings(other)), _) => {
+                            self.agents.get_mut(&other).expect("rings").1 = None
+                        }
                         (Some(Place::Talks(from)), CommandBody::Transfer { warm: true, .. }) => {
                             self.legs.get_mut(&leg).expect("it has a place").staying = Some(from);
                         }
@@ -338,7 +423,11 @@ impl World {
         };
         if self.dice.chance(95) {
             let contact = command.contact;
-            let body = InputBody::CommandDone { command: command.id, agent: about, failed: !done };
+            let body = InputBody::CommandDone {
+                command: command.id,
+                agent: about,
+                failed: !done,
+            };
             let input = self.input(contact, body);
             self.later(5, Act::Input(Box::new(input)));
         }
@@ -359,14 +448,22 @@ impl World {
 
     fn end_booking(&mut self, contact: ContactId, end: CallbackEnd) {
         self.bookings.entry(contact).or_default().ended = true;
-        self.report(contact, |report, _| InputBody::CancelVirtual { end, report });
+        self.report(contact, |report, _| InputBody::CancelVirtual {
+            end,
+            report,
+        });
     }
 
     fn missed(&mut self, contact: ContactId, step: CallbackStep) {
         let exhausted = self.bookings[&contact].attempts >= 3;
         let next_at = (!exhausted).then(|| self.now.plus(30_000));
         self.bookings.get_mut(&contact).expect("dialled").dialling = false;
-        self.report(contact, |report, attempt| InputBody::CallbackProgress { attempt, step, next_at, report });
+        self.report(contact, |report, attempt| InputBody::CallbackProgress {
+            attempt,
+            step,
+            next_at,
+            report,
+        });
         if exhausted {
             self.end_booking(contact, CallbackEnd::Exhausted);
         }
@@ -379,7 +476,15 @@ impl World {
                 let contact = ContactId(u128::from(self.number));
                 let leg = format!("leg-{}", self.number);
                 self.contacts.insert(contact);
-                self.legs.insert(leg.clone(), Leg { contact, place: Place::Dialogue, staying: None, booking: false });
+                self.legs.insert(
+                    leg.clone(),
+                    Leg {
+                        contact,
+                        place: Place::Dialogue,
+                        staying: None,
+                        booking: false,
+                    },
+                );
                 self.route(contact, &leg);
                 let patience = self.dice.after(60_000);
                 self.later(patience + 600, Act::Hangs(leg));
@@ -401,7 +506,9 @@ impl World {
                 self.clear(&leg, by);
             }
             Act::Answers(leg, id) => {
-                let Some(entry) = self.legs.get_mut(&leg) else { return };
+                let Some(entry) = self.legs.get_mut(&leg) else {
+                    return;
+                };
                 if entry.place != Place::Rings(id.clone()) {
                     return;
                 }
@@ -416,7 +523,9 @@ impl World {
                 self.later(talk, Act::Ends(leg, id));
             }
             Act::Ends(leg, id) => {
-                let Some(entry) = self.legs.get(&leg) else { return };
+                let Some(entry) = self.legs.get(&leg) else {
+                    return;
+                };
                 if entry.place != Place::Talks(id.clone()) || entry.staying.is_some() {
                     return;
                 }
@@ -424,18 +533,32 @@ impl World {
                 if self.dice.chance(15) {
                     let topic = (*self.dice.pick(&["PLAIN", "HARD", "META_OPERATOR"])).into();
                     let warm = self.dice.chance(50);
-                    self.event(Some(contact), InputBody::Transfer { from: id.clone(), topic, warm, authenticated: true });
+                    self.event(
+                        Some(contact),
+                        InputBody::Transfer {
+                            from: id.clone(),
+                            topic,
+                            warm,
+                            authenticated: true,
+                        },
+                    );
                     self.later(30_000, Act::Ends(leg, id));
                 } else {
                     self.clear(&leg, RoutedBy::Mesh);
                 }
             }
             Act::Wraps(contact, id) => {
-                if self.agents.get(&id).is_none_or(|(state, on)| *state != SwitchAgentState::WorkingAfterCall || on.is_some()) {
+                if self.agents.get(&id).is_none_or(|(state, on)| {
+                    *state != SwitchAgentState::WorkingAfterCall || on.is_some()
+                }) {
                     return;
                 }
                 if self.dice.chance(95) {
-                    let body = InputBody::WrappedUp { agent: id.clone(), disposition: Disposition::Resolved, topic: None };
+                    let body = InputBody::WrappedUp {
+                        agent: id.clone(),
+                        disposition: Disposition::Resolved,
+                        topic: None,
+                    };
                     self.event(Some(contact), body);
                 }
                 if self.dice.chance(5) {
@@ -448,7 +571,8 @@ impl World {
             }
             Act::Comes(id) => {
                 let idle = self.agents.get(&id).is_none_or(|(state, on)| {
-                    on.is_none() && matches!(state, SwitchAgentState::Null | SwitchAgentState::NotReady)
+                    on.is_none()
+                        && matches!(state, SwitchAgentState::Null | SwitchAgentState::NotReady)
                 });
                 if idle {
                     self.set_agent(&id, SwitchAgentState::Ready);
@@ -456,19 +580,32 @@ impl World {
             }
             Act::Register(contact) => {
                 let route = None;
-                self.report(contact, |report, _| InputBody::RegisterVirtual(VirtualRegistration {
-                    window: None, ring_ms: 10_000, code: "123456".into(), route, report,
-                }));
+                self.report(contact, |report, _| {
+                    InputBody::RegisterVirtual(VirtualRegistration {
+                        window: None,
+                        ring_ms: 10_000,
+                        code: "123456".into(),
+                        route,
+                        report,
+                    })
+                });
             }
             Act::Dial(contact, turn) => {
-                let Some(booking) = self.bookings.get_mut(&contact).filter(|booking| {
-                    !booking.ended && !booking.dialling && turn > booking.turn
-                }) else { return };
+                let Some(booking) = self
+                    .bookings
+                    .get_mut(&contact)
+                    .filter(|booking| !booking.ended && !booking.dialling && turn > booking.turn)
+                else {
+                    return;
+                };
                 booking.turn = turn;
                 booking.attempts += 1;
                 booking.dialling = true;
                 self.report(contact, |report, attempt| InputBody::CallbackProgress {
-                    attempt, step: CallbackStep::Dialled, next_at: None, report,
+                    attempt,
+                    step: CallbackStep::Dialled,
+                    next_at: None,
+                    report,
                 });
                 let ring = 1_000 + self.dice.below(9_000);
                 let answers = self.dice.chance(60);
@@ -477,15 +614,27 @@ impl World {
             Act::Rung(contact, _, false) => self.missed(contact, CallbackStep::NoAnswer),
             Act::Rung(contact, turn, true) => {
                 let leg = format!("back-{}-{turn}", contact.0);
-                self.legs.insert(leg.clone(), Leg { contact, place: Place::Dialogue, staying: None, booking: false });
+                self.legs.insert(
+                    leg.clone(),
+                    Leg {
+                        contact,
+                        place: Place::Dialogue,
+                        staying: None,
+                        booking: false,
+                    },
+                );
                 self.route(contact, &leg);
                 let patience = self.dice.after(60_000);
                 self.later(patience + 600, Act::Hangs(leg));
             }
             Act::Acknowledge(contact, kind, turn) => {
-                let mut input = self.input(Some(contact), InputBody::NoticeAcknowledged { kind, turn });
+                let mut input =
+                    self.input(Some(contact), InputBody::NoticeAcknowledged { kind, turn });
                 input.source = None;
-                let fresh = self.bookings.get(&contact).is_some_and(|booking| !booking.ended && booking.dialling);
+                let fresh = self
+                    .bookings
+                    .get(&contact)
+                    .is_some_and(|booking| !booking.ended && booking.dialling);
                 match kind {
                     NoticeKind::Connected => self.bookings.entry(contact).or_default().ended = true,
                     NoticeKind::LegLost if fresh => self.missed(contact, CallbackStep::Failed),
@@ -500,11 +649,25 @@ impl World {
     /// What the switch has, part by part; what lies between is no longer wanted.
     fn snapshot(&mut self) {
         self.event(None, InputBody::SnapshotBegin);
-        let agents: Vec<(AgentId, SwitchAgentState)> = self.agents.iter().map(|(id, (state, _))| (id.clone(), *state)).collect();
-        for (id, state) in agents.into_iter().filter(|(_, state)| *state != SwitchAgentState::Null) {
-            self.event(None, InputBody::SnapshotAgent(update(id.as_str(), state, &[])));
+        let agents: Vec<(AgentId, SwitchAgentState)> = self
+            .agents
+            .iter()
+            .map(|(id, (state, _))| (id.clone(), *state))
+            .collect();
+        for (id, state) in agents
+            .into_iter()
+            .filter(|(_, state)| *state != SwitchAgentState::Null)
+        {
+            self.event(
+                None,
+                InputBody::SnapshotAgent(update(id.as_str(), state, &[])),
+            );
         }
-        let legs: Vec<(String, Leg)> = self.legs.iter().map(|(name, leg)| (name.clone(), leg.clone())).collect();
+        let legs: Vec<(String, Leg)> = self
+            .legs
+            .iter()
+            .map(|(name, leg)| (name.clone(), leg.clone()))
+            .collect();
         for (name, leg) in legs {
             let (place, with) = match leg.place {
                 Place::Dialogue | Place::Message => (SnapshotPlace::Dialogue, None),
@@ -514,7 +677,13 @@ impl World {
                 Place::Default => (SnapshotPlace::DefaultRouted, None),
             };
             let part = SnapshotCall {
-                place, agent: with, call: call(&name), arrived_at: self.now, line: "main".into(), caller: None, language: "en".into(),
+                place,
+                agent: with,
+                call: call(&name),
+                arrived_at: self.now,
+                line: "main".into(),
+                caller: None,
+                language: "en".into(),
             };
             self.event(Some(leg.contact), InputBody::SnapshotCall(part));
         }
@@ -542,7 +711,9 @@ impl World {
                     if registers {
                         self.registered(contact.expect("a contact's"), &reply.body);
                     }
-                    if let (ReplyBody::Answer { answer, .. }, Some(leg)) = (reply.body, self.tokens.get(&token).cloned()) {
+                    if let (ReplyBody::Answer { answer, .. }, Some(leg)) =
+                        (reply.body, self.tokens.get(&token).cloned())
+                    {
                         let delay = self.dice.below(20);
                         self.later(delay, Act::Answer(leg, answer));
                     }
@@ -558,7 +729,11 @@ impl World {
                         self.later(10, Act::Dial(contact, turn));
                     }
                 }
-                Output::Notice { contact, kind, turn } => {
+                Output::Notice {
+                    contact,
+                    kind,
+                    turn,
+                } => {
                     if self.dice.chance(70) {
                         self.later(10, Act::Acknowledge(contact, kind, turn));
                     }
@@ -575,7 +750,11 @@ impl World {
             self.bookings.entry(contact).or_default().ended = true;
             return;
         }
-        let leg = self.legs.iter().find(|(_, leg)| leg.contact == contact && leg.booking).map(|(name, _)| name.clone());
+        let leg = self
+            .legs
+            .iter()
+            .find(|(_, leg)| leg.contact == contact && leg.booking)
+            .map(|(name, _)| name.clone());
         if let Some(leg) = leg {
             self.later(400, Act::Hangs(leg));
         }
@@ -593,7 +772,14 @@ impl World {
         loop {
             let next_act = self.acts.first_key_value().map(|((at, _), _)| *at);
             let next_deadline = self.pool.next_deadline();
-            let Some(next) = next_act.into_iter().chain(next_deadline).min().filter(|next| *next <= end) else { break };
+            let Some(next) = next_act
+                .into_iter()
+                .chain(next_deadline)
+                .min()
+                .filter(|next| *next <= end)
+            else {
+                break;
+            };
             self.now = self.now.max(next);
             if next_deadline.is_some_and(|at| at <= self.now) {
                 self.pool.tick(self.now, &mut self.out);
@@ -625,7 +811,12 @@ fn live(seed: u64, policy: &Arc<Policy>) -> BTreeMap<String, u64> {
     // Closing time: nobody new; then everybody who is left hangs up, and the dust settles.
     world.open = false;
     world.run_until(support::START.plus(2_400_000), true);
-    let open: Vec<ContactId> = world.bookings.iter().filter(|(_, booking)| !booking.ended).map(|(id, _)| *id).collect();
+    let open: Vec<ContactId> = world
+        .bookings
+        .iter()
+        .filter(|(_, booking)| !booking.ended)
+        .map(|(id, _)| *id)
+        .collect();
     for contact in open {
         world.end_booking(contact, CallbackEnd::Cancelled);
     }
@@ -637,19 +828,29 @@ fn live(seed: u64, policy: &Arc<Policy>) -> BTreeMap<String, u64> {
 
     let mut told = 0;
     for (id, story) in world.mirror.stories() {
-        assert!(story.closed, "contact {id} is not closed: {:?}", world.mirror.contacts.get(&id));
+        assert!(
+            story.closed,
+            "contact {id} is not closed: {:?}",
+            world.mirror.contacts.get(&id)
+        );
         assert_ne!(story.callback, Callback::Booked, "contact {id}");
         told += 1;
     }
     assert_eq!(told, world.contacts.len(), "each contact has one story");
     let status = world.pool.status(world.now);
     assert_eq!((status.contacts, status.waiting), (0, 0), "{status:?}");
-    let busy = status.agents_reserved + status.agents_held + status.agents_talking + status.agents_wrapping_up;
+    let busy = status.agents_reserved
+        + status.agents_held
+        + status.agents_talking
+        + status.agents_wrapping_up;
     assert_eq!(busy, 0, "{status:?}");
     for (id, record) in &world.mirror.agents {
         let (state, on) = &world.agents[id];
         let ready = *state == SwitchAgentState::Ready && on.is_none();
-        assert!(!ready || (record.willing && !record.busy_elsewhere), "{id} is ready on the switch and stuck here: {record:?}");
+        assert!(
+            !ready || (record.willing && !record.busy_elsewhere),
+            "{id} is ready on the switch and stuck here: {record:?}"
+        );
     }
     world.mirror.kinds
 }
@@ -664,9 +865,20 @@ fn at_the_end_of_the_day_nobody_is_forgotten() {
         }
     }
     if std::env::var("TRUNKLINE_SEED").is_err() {
-        for kind in ["established", "abandoned", "not answered", "transferred", "callback ended Connected", "callback ended Exhausted",
-            "default routed DefaultTimer", "wrapped up", "queued"] {
-            let seen = kinds.iter().any(|(seen, count)| seen.starts_with(kind) && *count > 100);
+        for kind in [
+            "established",
+            "abandoned",
+            "not answered",
+            "transferred",
+            "callback ended Connected",
+            "callback ended Exhausted",
+            "default routed DefaultTimer",
+            "wrapped up",
+            "queued",
+        ] {
+            let seen = kinds
+                .iter()
+                .any(|(seen, count)| seen.starts_with(kind) && *count > 100);
             assert!(seen, "the world shows too little: {kind} in {kinds:#?}");
         }
     }

@@ -67,14 +67,9 @@ impl Command {
     /// # Errors
     /// When a file cannot be read, does not fit, or nothing can be trained from it.
     pub fn run(self) -> anyhow::Result<()> {
-        let result = match self {
+        match self {
             Self::Train(options) => options.run(),
             Self::Eval(options) => options.run(),
-        };
-        match result {
-            // The reader has seen enough: `trunkline intent eval | head`.
-            Err(error) if closed(&error) => Ok(()),
-            result => result,
         }
     }
 }
@@ -171,12 +166,6 @@ impl Eval {
         }
         Ok(())
     }
-}
-
-fn closed(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Reads labelled files.

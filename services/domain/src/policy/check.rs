@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{CallbackSpec, LineSpec, PoolSpec, QueueSpec, TopicSpec};
 use super::parse::{Fault, Named, Source};
-use super::{AgentPolicy, CallbackPolicy, Line, OPERATOR_TOPIC, Policy, PoolPolicy, QueueIndex, QueuePolicy, Topic};
+use super::{
+    AgentPolicy, CallbackPolicy, Line, OPERATOR_TOPIC, Policy, PoolPolicy, QueueIndex, QueuePolicy,
+    Topic,
+};
 
 /// The documents read, by kind.
 #[derive(Default)]
@@ -28,7 +31,11 @@ impl Set<'_> {
 
     /// Every document of this kind could be read: what is not among them is not there.
     fn is_whole(&self, kind: &str, read: usize) -> bool {
-        read == self.declared.iter().filter(|(declared, _)| declared == kind).count()
+        read == self
+            .declared
+            .iter()
+            .filter(|(declared, _)| declared == kind)
+            .count()
     }
 
     fn is_declared(&self, kind: &str, name: &str) -> bool {
@@ -44,29 +51,54 @@ struct Checker<'f> {
 }
 
 impl Checker<'_> {
-    fn range(&mut self, source: &Source<'_>, field: &str, value: impl Into<u64>, from: u64, to: u64) {
+    fn range(
+        &mut self,
+        source: &Source<'_>,
+        field: &str,
+        value: impl Into<u64>,
+        from: u64,
+        to: u64,
+    ) {
         let value = value.into();
         if value < from || value > to {
-            self.faults.push(source.fault(field, format!("spec.{field}: {from} to {to}, is {value}")));
+            self.faults
+                .push(source.fault(field, format!("spec.{field}: {from} to {to}, is {value}")));
         }
     }
 
     fn text(&mut self, source: &Source<'_>, field: &str, value: &str, bytes_max: usize) {
         if value.is_empty() || value.len() > bytes_max || value.chars().any(char::is_control) {
             let value: String = value.chars().take(40).collect();
-            self.faults.push(source.fault(field, format!("spec.{field}: 1 to {bytes_max} bytes of text, is {value:?}")));
+            self.faults.push(source.fault(
+                field,
+                format!("spec.{field}: 1 to {bytes_max} bytes of text, is {value:?}"),
+            ));
         }
     }
 
-    fn reference(&mut self, source: &Source<'_>, set: &Set<'_>, field: &str, kind: &str, name: &str) {
+    fn reference(
+        &mut self,
+        source: &Source<'_>,
+        set: &Set<'_>,
+        field: &str,
+        kind: &str,
+        name: &str,
+    ) {
         if !set.is_declared(kind, name) {
-            self.faults.push(source.fault(field, format!("spec.{field}: there is no {kind} {name:?}")));
+            self.faults
+                .push(source.fault(field, format!("spec.{field}: there is no {kind} {name:?}")));
         }
     }
 
     fn number(&mut self, source: &Source<'_>, field: &str, number: &str) {
-        if number.len() < 3 || number.len() > 32 || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-            self.faults.push(source.fault(field, format!("spec.{field}: 3 to 32 digits, is {number:?}")));
+        if number.len() < 3
+            || number.len() > 32
+            || !number.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            self.faults.push(source.fault(
+                field,
+                format!("spec.{field}: 3 to 32 digits, is {number:?}"),
+            ));
         }
     }
 }
@@ -80,13 +112,30 @@ pub(super) fn compile(set: Set<'_>, version: u64, faults: &mut Vec<Fault>) -> Op
     let pools = pools(&set, &mut checker);
     let (lines, line_by_number) = lines(&set, &topics, &queues, &mut checker);
     let callback = callback(&set, &mut checker);
-    for (kind, missing) in [("Pool", set.pools.is_empty()), ("CallbackPolicy", callback.is_none())] {
+    for (kind, missing) in [
+        ("Pool", set.pools.is_empty()),
+        ("CallbackPolicy", callback.is_none()),
+    ] {
         if missing && !set.declared.iter().any(|(declared, _)| declared == kind) {
-            let reason = format!("the set has no {kind}: exactly one CallbackPolicy and at least one Pool are needed");
-            checker.faults.push(Fault { document: "set".to_owned(), line: 1, reason });
+            let reason = format!(
+                "the set has no {kind}: exactly one CallbackPolicy and at least one Pool are needed"
+            );
+            checker.faults.push(Fault {
+                document: "set".to_owned(),
+                line: 1,
+                reason,
+            });
         }
     }
-    Some(Policy { version, pools, lines, topics, queues, callback: callback?, line_by_number })
+    Some(Policy {
+        version,
+        pools,
+        lines,
+        topics,
+        queues,
+        callback: callback?,
+        line_by_number,
+    })
 }
 
 fn queues(set: &Set<'_>, checker: &mut Checker<'_>) -> Vec<QueuePolicy> {
@@ -99,14 +148,35 @@ fn queues(set: &Set<'_>, checker: &mut Checker<'_>) -> Vec<QueuePolicy> {
         checker.text(source, "device", &spec.device, 128);
         checker.range(source, "priorityStart", spec.priority_start, 0, 1_000_000);
         // 0 would let a queue be overtaken for ever: there would be no bound to state.
-        checker.range(source, "priorityAcceleration", spec.priority_acceleration, 1, 10_000);
+        checker.range(
+            source,
+            "priorityAcceleration",
+            spec.priority_acceleration,
+            1,
+            10_000,
+        );
         checker.range(source, "waitingMax", spec.waiting_max, 1, 1_000_000);
         checker.range(source, "serviceLevelMs", spec.service_level_ms, 1, DAY_MS);
-        checker.range(source, "handleTimePriorMs", spec.handle_time_prior_ms, 100, DAY_MS);
-        checker.range(source, "patiencePriorMs", spec.patience_prior_ms, 100, DAY_MS);
+        checker.range(
+            source,
+            "handleTimePriorMs",
+            spec.handle_time_prior_ms,
+            100,
+            DAY_MS,
+        );
+        checker.range(
+            source,
+            "patiencePriorMs",
+            spec.patience_prior_ms,
+            100,
+            DAY_MS,
+        );
         checker.text(source, "announcement", &spec.announcement, 64);
         if !devices.insert(spec.device.as_str()) {
-            let reason = format!("spec.device: {:?} is another queue's device already", spec.device);
+            let reason = format!(
+                "spec.device: {:?} is another queue's device already",
+                spec.device
+            );
             checker.faults.push(source.fault("device", reason));
         }
         queues.push(QueuePolicy {
@@ -124,7 +194,9 @@ fn queues(set: &Set<'_>, checker: &mut Checker<'_>) -> Vec<QueuePolicy> {
             announcement: spec.announcement.clone(),
         });
         if queues.len() > usize::from(u16::MAX) {
-            checker.faults.push(source.fault("name", format!("at most {} queues", u16::MAX)));
+            checker
+                .faults
+                .push(source.fault("name", format!("at most {} queues", u16::MAX)));
             break;
         }
     }
@@ -133,24 +205,38 @@ fn queues(set: &Set<'_>, checker: &mut Checker<'_>) -> Vec<QueuePolicy> {
 }
 
 fn index_of(queues: &[QueuePolicy], name: &str) -> Option<QueueIndex> {
-    let position = queues.binary_search_by(|queue| queue.name.as_str().cmp(name)).ok()?;
+    let position = queues
+        .binary_search_by(|queue| queue.name.as_str().cmp(name))
+        .ok()?;
     u16::try_from(position).ok().map(QueueIndex)
 }
 
-fn topics(set: &Set<'_>, queues: &[QueuePolicy], checker: &mut Checker<'_>) -> BTreeMap<String, Topic> {
+fn topics(
+    set: &Set<'_>,
+    queues: &[QueuePolicy],
+    checker: &mut Checker<'_>,
+) -> BTreeMap<String, Topic> {
     let mut topics = BTreeMap::new();
     for Named { source, spec, .. } in &set.topics {
         let id_is_good = !spec.id.is_empty()
             && spec.id.len() <= 64
-            && spec.id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            && spec
+                .id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !id_is_good {
-            checker.faults.push(source.fault("id", format!("spec.id: 1 to 64 of [A-Za-z0-9_], is {:?}", spec.id)));
+            checker.faults.push(source.fault(
+                "id",
+                format!("spec.id: 1 to 64 of [A-Za-z0-9_], is {:?}", spec.id),
+            ));
         }
         checker.text(source, "title", &spec.title, 128);
         checker.text(source, "family", &spec.family, 64);
         checker.range(source, "priorityStart", spec.priority_start, 0, 1_000_000);
         checker.reference(source, set, "queue", "Queue", &spec.queue);
-        let Some(queue) = index_of(queues, &spec.queue) else { continue };
+        let Some(queue) = index_of(queues, &spec.queue) else {
+            continue;
+        };
         let topic = Topic {
             id: spec.id.clone(),
             title: spec.title.clone(),
@@ -160,7 +246,10 @@ fn topics(set: &Set<'_>, queues: &[QueuePolicy], checker: &mut Checker<'_>) -> B
             family: spec.family.clone(),
         };
         if topics.insert(spec.id.clone(), topic).is_some() {
-            checker.faults.push(source.fault("id", format!("spec.id: {:?} is another topic's id already", spec.id)));
+            checker.faults.push(source.fault(
+                "id",
+                format!("spec.id: {:?} is another topic's id already", spec.id),
+            ));
         }
     }
     topics
@@ -171,40 +260,82 @@ fn pools(set: &Set<'_>, checker: &mut Checker<'_>) -> BTreeMap<String, PoolPolic
     for Named { source, name, spec } in &set.pools {
         checker.range(source, "noAnswerMs", spec.no_answer_ms, 100, 600_000);
         checker.range(source, "wrapUpMaxMs", spec.wrap_up_max_ms, 100, DAY_MS);
-        checker.range(source, "reservationMaxMs", spec.reservation_max_ms, 100, 600_000);
+        checker.range(
+            source,
+            "reservationMaxMs",
+            spec.reservation_max_ms,
+            100,
+            600_000,
+        );
         checker.range(source, "waitingMax", spec.waiting_max, 1, 2_000_000);
         checker.range(source, "agentsMax", spec.agents_max, 1, 200_000);
         checker.range(source, "priorityCap", spec.priority_cap, 1, 1_000_000);
-        checker.range(source, "rememberEndedMs", spec.remember_ended_ms, 1_000, DAY_MS);
-        checker.range(source, "surveyWaitMs", spec.survey_wait_ms, 0, 3_600_000_u64);
-        let mine: Vec<_> = set.queues.iter().filter(|queue| queue.spec.pool == *name).collect();
+        checker.range(
+            source,
+            "rememberEndedMs",
+            spec.remember_ended_ms,
+            1_000,
+            DAY_MS,
+        );
+        checker.range(
+            source,
+            "surveyWaitMs",
+            spec.survey_wait_ms,
+            0,
+            3_600_000_u64,
+        );
+        let mine: Vec<_> = set
+            .queues
+            .iter()
+            .filter(|queue| queue.spec.pool == *name)
+            .collect();
         let skills_are_whole = set.is_whole("Queue", set.queues.len());
         let skills: BTreeSet<&str> = mine.iter().map(|queue| queue.spec.skill.as_str()).collect();
         for queue in &mine {
             if queue.spec.priority_start > spec.priority_cap {
-                let reason = format!("spec.priorityStart: at most the pool's priorityCap {}, is {}", spec.priority_cap, queue.spec.priority_start);
-                checker.faults.push(queue.source.fault("priorityStart", reason));
+                let reason = format!(
+                    "spec.priorityStart: at most the pool's priorityCap {}, is {}",
+                    spec.priority_cap, queue.spec.priority_start
+                );
+                checker
+                    .faults
+                    .push(queue.source.fault("priorityStart", reason));
             }
         }
         for (id, agent) in &spec.agents {
-            let where_ = |what: &str, reason: String| source.fault(id, format!("spec.agents.{id}{what}: {reason}"));
+            let where_ = |what: &str, reason: String| {
+                source.fault(id, format!("spec.agents.{id}{what}: {reason}"))
+            };
             if let Err(error) = crate::AgentId::parse(id) {
-                checker.faults.push(where_("", format!("{}, is {}", error.limit, error.value)));
+                checker
+                    .faults
+                    .push(where_("", format!("{}, is {}", error.limit, error.value)));
             }
             if agent.capacity < 1 || agent.capacity > 8 {
-                checker.faults.push(where_(".capacity", format!("1 to 8, is {}", agent.capacity)));
+                checker.faults.push(where_(
+                    ".capacity",
+                    format!("1 to 8, is {}", agent.capacity),
+                ));
             }
             for (skill, proficiency) in &agent.skills {
                 if skills_are_whole && !skills.contains(skill.as_str()) {
-                    checker.faults.push(where_(".skills", format!("no queue of the pool needs {skill:?}")));
+                    checker.faults.push(where_(
+                        ".skills",
+                        format!("no queue of the pool needs {skill:?}"),
+                    ));
                 }
                 if !(1..=10).contains(proficiency) {
-                    checker.faults.push(where_(".skills", format!("proficiency 1 to 10, {skill:?} is {proficiency}")));
+                    checker.faults.push(where_(
+                        ".skills",
+                        format!("proficiency 1 to 10, {skill:?} is {proficiency}"),
+                    ));
                 }
             }
             for language in &agent.languages {
                 if !is_language(language) {
-                    checker.faults.push(where_(".languages", format!("BCP 47, is {language:?}")));
+                    checker
+                        .faults
+                        .push(where_(".languages", format!("BCP 47, is {language:?}")));
                 }
             }
         }
@@ -223,7 +354,11 @@ fn pools(set: &Set<'_>, checker: &mut Checker<'_>) -> BTreeMap<String, PoolPolic
                 waiting_max: spec.waiting_max,
                 agents_max: spec.agents_max,
                 priority_cap: spec.priority_cap,
-                agents: spec.agents.iter().map(|(id, spec)| (id.clone(), agent(spec))).collect(),
+                agents: spec
+                    .agents
+                    .iter()
+                    .map(|(id, spec)| (id.clone(), agent(spec)))
+                    .collect(),
                 remember_ended_ms: spec.remember_ended_ms,
                 survey_wait_ms: spec.survey_wait_ms,
             },
@@ -235,31 +370,52 @@ fn pools(set: &Set<'_>, checker: &mut Checker<'_>) -> BTreeMap<String, PoolPolic
 /// A BCP 47 tag, by shape: 2 to 35 letters, digits and inner hyphens.
 pub(crate) fn is_language(tag: &str) -> bool {
     (2..=35).contains(&tag.len())
-        && tag.split('-').all(|part| !part.is_empty() && part.len() <= 8 && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        && tag.split('-').all(|part| {
+            !part.is_empty()
+                && part.len() <= 8
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        })
 }
 
 type Lines = (BTreeMap<String, Line>, BTreeMap<String, String>);
 
-fn lines(set: &Set<'_>, topics: &BTreeMap<String, Topic>, queues: &[QueuePolicy], checker: &mut Checker<'_>) -> Lines {
+fn lines(
+    set: &Set<'_>,
+    topics: &BTreeMap<String, Topic>,
+    queues: &[QueuePolicy],
+    checker: &mut Checker<'_>,
+) -> Lines {
     let mut lines = BTreeMap::new();
     let mut line_by_number = BTreeMap::new();
     let topics_are_whole = set.is_whole("Topic", set.topics.len());
-    let ids: BTreeSet<&str> = set.topics.iter().map(|topic| topic.spec.id.as_str()).collect();
+    let ids: BTreeSet<&str> = set
+        .topics
+        .iter()
+        .map(|topic| topic.spec.id.as_str())
+        .collect();
     for Named { source, name, spec } in &set.lines {
         checker.reference(source, set, "pool", "Pool", &spec.pool);
         match topics.get(&spec.default_topic) {
             None if topics_are_whole && !ids.contains(spec.default_topic.as_str()) => {
-                let reason = format!("spec.defaultTopic: there is no topic with the id {:?}", spec.default_topic);
+                let reason = format!(
+                    "spec.defaultTopic: there is no topic with the id {:?}",
+                    spec.default_topic
+                );
                 checker.faults.push(source.fault("defaultTopic", reason));
             }
             Some(topic) if queues[usize::from(topic.queue.0)].pool != spec.pool => {
-                let reason = format!("spec.defaultTopic: {:?} is served by another pool than the line's", spec.default_topic);
+                let reason = format!(
+                    "spec.defaultTopic: {:?} is served by another pool than the line's",
+                    spec.default_topic
+                );
                 checker.faults.push(source.fault("defaultTopic", reason));
             }
             _ => {}
         }
         if topics_are_whole && !ids.contains(OPERATOR_TOPIC) {
-            let reason = format!("a caller on this line could not reach a person: there is no topic {OPERATOR_TOPIC:?}");
+            let reason = format!(
+                "a caller on this line could not reach a person: there is no topic {OPERATOR_TOPIC:?}"
+            );
             checker.faults.push(source.fault("name", reason));
         }
         checker.number(source, "callbackNumber", &spec.callback_number);
@@ -275,7 +431,8 @@ fn lines(set: &Set<'_>, topics: &BTreeMap<String, Topic>, queues: &[QueuePolicy]
         for number in &spec.numbers {
             checker.number(source, "numbers", number);
             if let Some(other) = line_by_number.insert(number.clone(), name.clone()) {
-                let reason = format!("spec.numbers: {number:?} is dialled on line {other:?} already");
+                let reason =
+                    format!("spec.numbers: {number:?} is dialled on line {other:?} already");
                 checker.faults.push(source.fault("numbers", reason));
             }
         }
@@ -297,19 +454,47 @@ fn lines(set: &Set<'_>, topics: &BTreeMap<String, Topic>, queues: &[QueuePolicy]
 
 fn callback(set: &Set<'_>, checker: &mut Checker<'_>) -> Option<CallbackPolicy> {
     for extra in set.callbacks.iter().skip(1) {
-        checker.faults.push(extra.source.fault("name", "there may be one CallbackPolicy only"));
+        checker.faults.push(
+            extra
+                .source
+                .fault("name", "there may be one CallbackPolicy only"),
+        );
     }
     let Named { source, spec, .. } = set.callbacks.first()?;
-    checker.range(source, "offerFromExpectedWaitMs", spec.offer_from_expected_wait_ms, 0, DAY_MS);
+    checker.range(
+        source,
+        "offerFromExpectedWaitMs",
+        spec.offer_from_expected_wait_ms,
+        0,
+        DAY_MS,
+    );
     checker.range(source, "attemptsMax", spec.attempts_max, 1, 10);
-    checker.range(source, "attemptSpacingMs", spec.attempt_spacing_ms, 100, DAY_MS);
+    checker.range(
+        source,
+        "attemptSpacingMs",
+        spec.attempt_spacing_ms,
+        100,
+        DAY_MS,
+    );
     checker.range(source, "ringMs", spec.ring_ms, 100, 120_000);
     checker.range(source, "leaseMs", spec.lease_ms, 100, 3_600_000);
     checker.range(source, "windowMs", spec.window_ms, 1_000, DAY_MS);
     checker.range(source, "windowsOffered", spec.windows_offered, 0, 8);
-    checker.range(source, "windowCapacityPercent", spec.window_capacity_percent, 0, 100);
+    checker.range(
+        source,
+        "windowCapacityPercent",
+        spec.window_capacity_percent,
+        0,
+        100,
+    );
     checker.range(source, "callableFromHour", spec.callable_from_hour, 0, 23);
-    checker.range(source, "callableUntilHour", spec.callable_until_hour, u64::from(spec.callable_from_hour) + 1, 24);
+    checker.range(
+        source,
+        "callableUntilHour",
+        spec.callable_until_hour,
+        u64::from(spec.callable_from_hour) + 1,
+        24,
+    );
     Some(CallbackPolicy {
         offer_from_expected_wait_ms: spec.offer_from_expected_wait_ms,
         attempts_max: spec.attempts_max,

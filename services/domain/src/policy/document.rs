@@ -30,7 +30,10 @@ pub(super) struct Metadata {
 #[serde(deny_unknown_fields)]
 pub(super) struct Document<Spec> {
     #[serde(rename = "apiVersion")]
-    #[expect(dead_code, reason = "checked in the head; named here because unknown fields are refused")]
+    #[expect(
+        dead_code,
+        reason = "checked in the head; named here because unknown fields are refused"
+    )]
     api_version: String,
     #[expect(dead_code, reason = "as above")]
     kind: String,
@@ -42,7 +45,10 @@ pub(super) struct Document<Spec> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StrictMetadata {
-    #[expect(dead_code, reason = "checked in the head; named here because unknown fields are refused")]
+    #[expect(
+        dead_code,
+        reason = "checked in the head; named here because unknown fields are refused"
+    )]
     name: String,
 }
 

@@ -195,7 +195,10 @@ impl Policy {
     /// The index of a queue by name.
     #[must_use]
     pub fn queue_index(&self, name: &str) -> Option<QueueIndex> {
-        let position = self.queues.binary_search_by(|queue| queue.name.as_str().cmp(name)).ok()?;
+        let position = self
+            .queues
+            .binary_search_by(|queue| queue.name.as_str().cmp(name))
+            .ok()?;
         u16::try_from(position).ok().map(QueueIndex)
     }
 }

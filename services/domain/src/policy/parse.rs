@@ -12,7 +12,9 @@ use serde_yaml_ng as yaml;
 
 use super::Policy;
 use super::check::{self, Set};
-use super::document::{API_VERSION, CallbackSpec, Document, Head, LineSpec, PoolSpec, QueueSpec, TopicSpec};
+use super::document::{
+    API_VERSION, CallbackSpec, Document, Head, LineSpec, PoolSpec, QueueSpec, TopicSpec,
+};
 
 /// One fault in a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +47,15 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// A fault at the first line of this document that sets `key`, else at its name.
     pub(super) fn fault(&self, key: &str, reason: impl fmt::Display) -> Fault {
-        let line = self.line_of(key).or_else(|| self.line_of("name")).unwrap_or(1);
-        Fault { document: self.file.to_owned(), line: self.offset + line, reason: reason.to_string() }
+        let line = self
+            .line_of(key)
+            .or_else(|| self.line_of("name"))
+            .unwrap_or(1);
+        Fault {
+            document: self.file.to_owned(),
+            line: self.offset + line,
+            reason: reason.to_string(),
+        }
     }
 
     fn fault_at(&self, error: &yaml::Error) -> Fault {
@@ -56,16 +65,24 @@ impl<'a> Source<'a> {
         if let Some(end) = reason.rfind(" at line ") {
             reason.truncate(end);
         }
-        Fault { document: self.file.to_owned(), line: self.offset + line, reason }
+        Fault {
+            document: self.file.to_owned(),
+            line: self.offset + line,
+            reason,
+        }
     }
 
     fn line_of(&self, key: &str) -> Option<usize> {
         let sets = |line: &str| {
-            line.trim_start().trim_start_matches('"').strip_prefix(key).is_some_and(|rest| {
-                rest.trim_start_matches('"').trim_start().starts_with(':')
-            })
+            line.trim_start()
+                .trim_start_matches('"')
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
         };
-        self.text.lines().position(sets).map(|position| position + 1)
+        self.text
+            .lines()
+            .position(sets)
+            .map(|position| position + 1)
     }
 }
 
@@ -82,15 +99,26 @@ fn cut<'a>(file: &'a str, text: &'a str) -> Vec<Source<'a>> {
     let (mut at, mut line) = (0, 0);
     for row in text.split_inclusive('\n') {
         if row.trim_end() == "---" {
-            sources.push(Source { file, offset, text: &text[from..at] });
+            sources.push(Source {
+                file,
+                offset,
+                text: &text[from..at],
+            });
             (from, offset) = (at + row.len(), line + 1);
         }
         at += row.len();
         line += 1;
     }
-    sources.push(Source { file, offset, text: &text[from..] });
+    sources.push(Source {
+        file,
+        offset,
+        text: &text[from..],
+    });
     let says_something = |source: &Source<'_>| {
-        source.text.lines().any(|row| !row.trim().is_empty() && !row.trim_start().starts_with('#'))
+        source
+            .text
+            .lines()
+            .any(|row| !row.trim().is_empty() && !row.trim_start().starts_with('#'))
     };
     sources.retain(says_something);
     sources
@@ -103,7 +131,11 @@ fn read<'a, Spec: DeserializeOwned>(
     faults: &mut Vec<Fault>,
 ) {
     match yaml::from_str::<Document<Spec>>(source.text) {
-        Ok(document) => into.push(Named { source, name, spec: document.spec }),
+        Ok(document) => into.push(Named {
+            source,
+            name,
+            spec: document.spec,
+        }),
         Err(error) => faults.push(source.fault_at(&error)),
     }
 }
@@ -115,18 +147,26 @@ fn take<'a>(source: Source<'a>, set: &mut Set<'a>, faults: &mut Vec<Fault>) {
     };
     if head.api_version.as_deref() != Some(API_VERSION) {
         let value = head.api_version.unwrap_or_default();
-        return faults.push(source.fault("apiVersion", format!("apiVersion: must be {API_VERSION:?}, is {value:?}")));
+        return faults.push(source.fault(
+            "apiVersion",
+            format!("apiVersion: must be {API_VERSION:?}, is {value:?}"),
+        ));
     }
     let Some(name) = head.metadata.and_then(|metadata| metadata.name) else {
         return faults.push(source.fault("metadata", "metadata.name: is required"));
     };
     if !is_name(&name) {
-        let reason = format!("metadata.name: 1 to 63 of [a-z0-9.-], a letter or digit first and last, is {name:?}");
+        let reason = format!(
+            "metadata.name: 1 to 63 of [a-z0-9.-], a letter or digit first and last, is {name:?}"
+        );
         return faults.push(source.fault("name", reason));
     }
     let kind = head.kind.unwrap_or_default();
     if !set.declare(&kind, &name) {
-        return faults.push(source.fault("name", format!("metadata.name: {kind} {name:?} is there already")));
+        return faults.push(source.fault(
+            "name",
+            format!("metadata.name: {kind} {name:?} is there already"),
+        ));
     }
     match kind.as_str() {
         "Pool" => read::<PoolSpec>(source, name, &mut set.pools, faults),
@@ -143,9 +183,14 @@ fn take<'a>(source: Source<'a>, set: &mut Set<'a>, faults: &mut Vec<Fault>) {
 
 /// Kubernetes' rule for object names, so that a document can become a resource as it is.
 fn is_name(name: &str) -> bool {
-    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let edge = |byte: Option<u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
     let inner = |byte: u8| edge(Some(byte)) || byte == b'-' || byte == b'.';
-    name.len() <= 63 && edge(name.bytes().next()) && edge(name.bytes().last()) && name.bytes().all(inner)
+    name.len() <= 63
+        && edge(name.bytes().next())
+        && edge(name.bytes().last())
+        && name.bytes().all(inner)
 }
 
 /// FNV-1a over names and texts: names the version; nothing secret depends on it.
@@ -169,9 +214,16 @@ impl Policy {
         let mut faults = Vec::new();
         let bytes: usize = documents.iter().map(|(_, text)| text.len()).sum();
         if bytes > BYTES_MAX {
-            let document = documents.first().map(|(name, _)| (*name).to_owned()).unwrap_or_default();
+            let document = documents
+                .first()
+                .map(|(name, _)| (*name).to_owned())
+                .unwrap_or_default();
             let reason = format!("documents: at most {BYTES_MAX} bytes together, are {bytes}");
-            return Err(Faults(vec![Fault { document, line: 1, reason }]));
+            return Err(Faults(vec![Fault {
+                document,
+                line: 1,
+                reason,
+            }]));
         }
         let mut set = Set::default();
         for (file, text) in documents {
@@ -192,18 +244,34 @@ impl Policy {
     /// The worked tax-line example of `deploy/policy/`, embedded.
     #[must_use]
     pub fn worked_example() -> Policy {
-        Policy::parse(&Policy::worked_example_documents()).expect("the embedded example is valid: a test holds it so")
+        Policy::parse(&Policy::worked_example_documents())
+            .expect("the embedded example is valid: a test holds it so")
     }
 
     /// The documents of the worked example: (file name, text).
     #[must_use]
     pub fn worked_example_documents() -> [(&'static str, &'static str); 5] {
         [
-            ("callback.yaml", include_str!("../../../../deploy/policy/callback.yaml")),
-            ("lines.yaml", include_str!("../../../../deploy/policy/lines.yaml")),
-            ("pool.yaml", include_str!("../../../../deploy/policy/pool.yaml")),
-            ("queues.yaml", include_str!("../../../../deploy/policy/queues.yaml")),
-            ("topics.yaml", include_str!("../../../../deploy/policy/topics.yaml")),
+            (
+                "callback.yaml",
+                include_str!("../../../../deploy/policy/callback.yaml"),
+            ),
+            (
+                "lines.yaml",
+                include_str!("../../../../deploy/policy/lines.yaml"),
+            ),
+            (
+                "pool.yaml",
+                include_str!("../../../../deploy/policy/pool.yaml"),
+            ),
+            (
+                "queues.yaml",
+                include_str!("../../../../deploy/policy/queues.yaml"),
+            ),
+            (
+                "topics.yaml",
+                include_str!("../../../../deploy/policy/topics.yaml"),
+            ),
         ]
     }
 }

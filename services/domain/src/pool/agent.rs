@@ -23,7 +23,9 @@ const SKILLS_MAX: usize = 64;
 impl Pool {
     /// The agent, if logged on.
     pub(super) fn known_agent(&self, id: &AgentId) -> Result<u32, FieldError> {
-        self.agents.find(id).ok_or_else(|| FieldError::new("agent_id", "logged on", id))
+        self.agents
+            .find(id)
+            .ok_or_else(|| FieldError::new("agent_id", "logged on", id))
     }
 
     /// An agent changed state, or logged on.
@@ -56,9 +58,16 @@ impl Pool {
         Ok(())
     }
 
-    fn log_on(&mut self, source: Option<SwitchRef>, update: &AgentUpdate) -> Result<u32, FieldError> {
+    fn log_on(
+        &mut self,
+        source: Option<SwitchRef>,
+        update: &AgentUpdate,
+    ) -> Result<u32, FieldError> {
         let pool = &self.catalogue.pool;
-        let policy_knows = pool.agents.get(update.agent.as_str()).is_some_and(|agent| !agent.skills.is_empty());
+        let policy_knows = pool
+            .agents
+            .get(update.agent.as_str())
+            .is_some_and(|agent| !agent.skills.is_empty());
         if update.skills.is_empty() && !policy_knows {
             return Err(FieldError::new("agent_id", "logged on", &update.agent));
         }
@@ -66,13 +75,24 @@ impl Pool {
             let limit = format!("at most {} agents logged on in the pool", pool.agents_max);
             return Err(FieldError::new("agent_id", limit, &update.agent));
         }
-        let policy_capacity = pool.agents.get(update.agent.as_str()).map_or(1, |agent| agent.capacity);
+        let policy_capacity = pool
+            .agents
+            .get(update.agent.as_str())
+            .map_or(1, |agent| agent.capacity);
         let record = AgentRecord {
             device: update.device.as_str().into(),
             source,
             skills: update.skills.as_slice().into(),
-            languages: update.languages.iter().map(|language| Arc::from(language.as_str())).collect(),
-            capacity: if update.capacity == 0 { policy_capacity.max(1) } else { update.capacity },
+            languages: update
+                .languages
+                .iter()
+                .map(|language| Arc::from(language.as_str()))
+                .collect(),
+            capacity: if update.capacity == 0 {
+                policy_capacity.max(1)
+            } else {
+                update.capacity
+            },
             state: update.state,
             willing: false,
             busy_elsewhere: false,
@@ -119,7 +139,11 @@ impl Pool {
             record.capacity = update.capacity;
         }
         let languages_differ = !update.languages.is_empty()
-            && !record.languages.iter().map(AsRef::as_ref).eq(update.languages.iter().map(String::as_str));
+            && !record
+                .languages
+                .iter()
+                .map(AsRef::as_ref)
+                .eq(update.languages.iter().map(String::as_str));
         let skills_differ = !update.skills.is_empty() && *record.skills != *update.skills;
         if !languages_differ && !skills_differ {
             return;
@@ -128,9 +152,16 @@ impl Pool {
             record.skills = update.skills.as_slice().into();
         }
         if languages_differ {
-            record.languages = update.languages.iter().map(|language| Arc::from(language.as_str())).collect();
+            record.languages = update
+                .languages
+                .iter()
+                .map(|language| Arc::from(language.as_str()))
+                .collect();
         }
-        let (id, record) = (self.agents[index].id.clone(), self.agents[index].record.clone());
+        let (id, record) = (
+            self.agents[index].id.clone(),
+            self.agents[index].record.clone(),
+        );
         self.set_ready(index, None);
         self.set_staffed(index, false);
         let desks = self.desks_of(&id, &record);
@@ -143,9 +174,9 @@ impl Pool {
         record.reported_at = record.reported_at.max(at);
         record.state = state;
         // A Ready that was to be set is settled by any report; a NotReady only by itself.
-        record.command = record.command.filter(|(_, commanded)| {
-            *commanded != state && *commanded != SwitchAgentState::Ready
-        });
+        record.command = record
+            .command
+            .filter(|(_, commanded)| *commanded != state && *commanded != SwitchAgentState::Ready);
         let was_free = record.willing && !record.busy_elsewhere && !record.leaving;
         match state {
             SwitchAgentState::Ready => {
@@ -188,7 +219,9 @@ impl Pool {
         self.sync_agent(index);
         for hold in holds {
             match hold.phase {
-                HoldPhase::WrapUp => self.end_wrap_up(index, hold.contact, Disposition::Unspecified, false, out),
+                HoldPhase::WrapUp => {
+                    self.end_wrap_up(index, hold.contact, Disposition::Unspecified, false, out)
+                }
                 HoldPhase::Held => {
                     if let Some(contact) = self.contacts.find(hold.contact) {
                         self.unhold(contact);
@@ -198,7 +231,14 @@ impl Pool {
                 HoldPhase::Reserved => {
                     if let Some(contact) = self.contacts.find(hold.contact) {
                         let agent = self.agents[index].id.clone();
-                        self.emit(contact, EventBody::NotAnswered { agent, cause: Cause::DestOutOfOrder }, out);
+                        self.emit(
+                            contact,
+                            EventBody::NotAnswered {
+                                agent,
+                                cause: Cause::DestOutOfOrder,
+                            },
+                            out,
+                        );
                         self.release_current(contact);
                         self.requeue(contact, QueuedReason::NotAnswered, out);
                     }
@@ -210,7 +250,9 @@ impl Pool {
     }
 
     fn drop_if_gone(&mut self, index: u32) {
-        let Some(agent) = self.agents.get(index) else { return };
+        let Some(agent) = self.agents.get(index) else {
+            return;
+        };
         if !agent.record.leaving || !agent.record.holds.is_empty() {
             return;
         }
@@ -228,17 +270,35 @@ impl Pool {
     }
 
     /// Ties an agent to a contact.
-    pub(super) fn add_hold(&mut self, agent: u32, contact: u32, phase: HoldPhase, out: &mut Outputs) {
+    pub(super) fn add_hold(
+        &mut self,
+        agent: u32,
+        contact: u32,
+        phase: HoldPhase,
+        out: &mut Outputs,
+    ) {
         let lane = self.lane_of(contact);
         let id = self.contacts[contact].id;
         let since = self.at;
         let record = &mut self.agents[agent].record;
-        let over = record.holds.len() >= usize::from(record.capacity) || record.holds.iter().any(|hold| hold.contact == id);
+        let over = record.holds.len() >= usize::from(record.capacity)
+            || record.holds.iter().any(|hold| hold.contact == id);
         let queue = Arc::clone(&self.contacts[contact].record.queue);
-        record.holds.push(Hold { contact: id, queue, lane, phase, since, talk_ms: 0, wrapped_early: None });
+        record.holds.push(Hold {
+            contact: id,
+            queue,
+            lane,
+            phase,
+            since,
+            talk_ms: 0,
+            wrapped_early: None,
+        });
         self.lanes[lane as usize].busy += 1;
         if over {
-            let detail = format!("agent {} is given contact {id} beyond capacity", self.agents[agent].id);
+            let detail = format!(
+                "agent {} is given contact {id} beyond capacity",
+                self.agents[agent].id
+            );
             self.violation(Invariant::OneCallOneAgent, detail, out);
         }
         self.sync_agent(agent);
@@ -246,14 +306,20 @@ impl Pool {
 
     /// The tie of an agent to a contact, if there is one.
     pub(super) fn hold_mut(&mut self, agent: u32, contact: ContactId) -> Option<&mut Hold> {
-        self.agents[agent].record.holds.iter_mut().find(|hold| hold.contact == contact)
+        self.agents[agent]
+            .record
+            .holds
+            .iter_mut()
+            .find(|hold| hold.contact == contact)
     }
 
     /// Unties an agent from a contact. Who did nothing for it keeps the idle time they had.
     pub(super) fn release_hold(&mut self, agent: u32, contact: ContactId, worked: bool) {
         let (at, sequence) = (self.at, self.numbers.next_idle());
         let record = &mut self.agents[agent].record;
-        let Some(position) = record.holds.iter().position(|hold| hold.contact == contact) else { return };
+        let Some(position) = record.holds.iter().position(|hold| hold.contact == contact) else {
+            return;
+        };
         let hold = record.holds.swap_remove(position);
         if worked {
             record.idle_since = at;
@@ -267,7 +333,9 @@ impl Pool {
     /// Frees the agent who is reserved for or rung by the contact, without blame.
     pub(super) fn release_current(&mut self, contact: u32) {
         let id = self.contacts[contact].id;
-        let Some(agent) = self.contacts[contact].record.agent.take() else { return };
+        let Some(agent) = self.contacts[contact].record.agent.take() else {
+            return;
+        };
         if let Some(index) = self.agents.find(&agent) {
             self.release_hold(index, id, false);
         }
@@ -276,8 +344,17 @@ impl Pool {
     /// The agent did not take the call: not ready until they say so, the call back in line.
     pub(super) fn not_answered(&mut self, contact: u32, cause: Cause, out: &mut Outputs) {
         let id = self.contacts[contact].id;
-        let Some(agent) = self.contacts[contact].record.agent.take() else { return };
-        self.emit(contact, EventBody::NotAnswered { agent: agent.clone(), cause }, out);
+        let Some(agent) = self.contacts[contact].record.agent.take() else {
+            return;
+        };
+        self.emit(
+            contact,
+            EventBody::NotAnswered {
+                agent: agent.clone(),
+                cause,
+            },
+            out,
+        );
         if let Some(index) = self.agents.find(&agent) {
             let record = &mut self.agents[index].record;
             record.willing = false;
@@ -297,15 +374,30 @@ impl Pool {
         reason: &'static str,
         out: &mut Outputs,
     ) {
-        let Some(agent) = self.agents.get(index) else { return };
-        let Some(target) = agent.record.source.clone() else { return };
+        let Some(agent) = self.agents.get(index) else {
+            return;
+        };
+        let Some(target) = agent.record.source.clone() else {
+            return;
+        };
         let id = self.numbers.next_command();
-        let body = CommandBody::SetAgentState { agent: agent.id.clone(), state, reason };
+        let body = CommandBody::SetAgentState {
+            agent: agent.id.clone(),
+            state,
+            reason,
+        };
         let record = &mut self.agents[index].record;
         record.state = state;
         record.command = Some((id, state));
         record.command_at = self.now;
-        out.push(Output::Command(Command { id, target, call: None, contact: None, traceparent: String::new(), body }));
+        out.push(Output::Command(Command {
+            id,
+            target,
+            call: None,
+            contact: None,
+            traceparent: String::new(),
+            body,
+        }));
         self.sync_agent(index);
     }
 
@@ -316,7 +408,14 @@ impl Pool {
         let index = self.agents.find(agent);
         let hold = index.and_then(|index| self.hold_mut(index, id));
         let Some((index, hold)) = index.zip(hold) else {
-            self.emit(contact, EventBody::Disconnected { agent: agent.clone(), talk_ms: 0 }, out);
+            self.emit(
+                contact,
+                EventBody::Disconnected {
+                    agent: agent.clone(),
+                    talk_ms: 0,
+                },
+                out,
+            );
             return;
         };
         let talk_ms = at.since(hold.since);
@@ -327,7 +426,14 @@ impl Pool {
         self.agents[index].record.state = SwitchAgentState::WorkingAfterCall;
         self.agents[index].record.command = None;
         self.contacts[contact].record.wrapping += 1;
-        self.emit(contact, EventBody::Disconnected { agent: agent.clone(), talk_ms }, out);
+        self.emit(
+            contact,
+            EventBody::Disconnected {
+                agent: agent.clone(),
+                talk_ms,
+            },
+            out,
+        );
         self.sync_agent(index);
         if let Some(disposition) = early {
             self.end_wrap_up(index, id, disposition, false, out);
@@ -339,9 +445,15 @@ impl Pool {
     /// Wrap-ups that a report of Ready ends. One that began after the report is not meant.
     fn end_wrap_ups(&mut self, index: u32, timed_out: bool, out: &mut Outputs) {
         let at = self.at;
-        let ended = |hold: &Hold| hold.phase == HoldPhase::WrapUp && hold.since <= at.plus(STALE_MS);
+        let ended =
+            |hold: &Hold| hold.phase == HoldPhase::WrapUp && hold.since <= at.plus(STALE_MS);
         while let Some(contact) = self.agents.get(index).and_then(|agent| {
-            agent.record.holds.iter().find(|hold| ended(hold)).map(|hold| hold.contact)
+            agent
+                .record
+                .holds
+                .iter()
+                .find(|hold| ended(hold))
+                .map(|hold| hold.contact)
         }) {
             self.finish_wrap_up(index, contact, Disposition::Unspecified, timed_out, out);
         }
@@ -357,7 +469,9 @@ impl Pool {
         out: &mut Outputs,
     ) {
         self.finish_wrap_up(agent, contact, disposition, timed_out, out);
-        let Some(record) = self.agents.get(agent).map(|agent| &agent.record) else { return };
+        let Some(record) = self.agents.get(agent).map(|agent| &agent.record) else {
+            return;
+        };
         if record.willing && record.state != SwitchAgentState::Ready {
             self.agents[agent].record.command_repeats = 0;
             self.tell_agent_state(agent, SwitchAgentState::Ready, "wrapped up", out);
@@ -374,12 +488,23 @@ impl Pool {
     ) {
         let id = self.agents[agent].id.clone();
         let at = self.at;
-        let Some(hold) = self.hold_mut(agent, contact) else { return };
+        let Some(hold) = self.hold_mut(agent, contact) else {
+            return;
+        };
         let (handle_ms, lane) = (hold.talk_ms.saturating_add(at.since(hold.since)), hold.lane);
         let index = self.contacts.find(contact);
         if let Some(index) = index {
             self.measure_handle(lane, handle_ms);
-            self.emit(index, EventBody::WrappedUp { agent: id, disposition, handle_ms, timed_out }, out);
+            self.emit(
+                index,
+                EventBody::WrappedUp {
+                    agent: id,
+                    disposition,
+                    handle_ms,
+                    timed_out,
+                },
+                out,
+            );
             let now = self.now;
             let survey_wait_ms = self.catalogue.pool.survey_wait_ms;
             let record = &mut self.contacts[index].record;
@@ -403,19 +528,43 @@ fn check(update: &AgentUpdate) -> Result<(), FieldError> {
         return Err(FieldError::new("agent.capacity", "1 to 8", update.capacity));
     }
     if update.skills.len() > SKILLS_MAX {
-        return Err(FieldError::new("agent.skills", format!("at most {SKILLS_MAX}"), update.skills.len()));
+        return Err(FieldError::new(
+            "agent.skills",
+            format!("at most {SKILLS_MAX}"),
+            update.skills.len(),
+        ));
     }
-    if let Some(skill) = update.skills.iter().find(|skill| !(1..=10).contains(&skill.proficiency)) {
-        return Err(FieldError::new("agent.skills.proficiency", "1 to 10", skill.proficiency));
+    if let Some(skill) = update
+        .skills
+        .iter()
+        .find(|skill| !(1..=10).contains(&skill.proficiency))
+    {
+        return Err(FieldError::new(
+            "agent.skills.proficiency",
+            "1 to 10",
+            skill.proficiency,
+        ));
     }
     if update.languages.len() > 16 {
-        return Err(FieldError::new("agent.languages", "at most 16", update.languages.len()));
+        return Err(FieldError::new(
+            "agent.languages",
+            "at most 16",
+            update.languages.len(),
+        ));
     }
-    if let Some(language) = update.languages.iter().find(|language| !crate::policy::is_language(language)) {
+    if let Some(language) = update
+        .languages
+        .iter()
+        .find(|language| !crate::policy::is_language(language))
+    {
         return Err(FieldError::new("agent.languages", "BCP 47", language));
     }
     if update.device.len() > 128 {
-        return Err(FieldError::new("agent.device", "at most 128 bytes", update.device.len()));
+        return Err(FieldError::new(
+            "agent.device",
+            "at most 128 bytes",
+            update.device.len(),
+        ));
     }
     Ok(())
 }

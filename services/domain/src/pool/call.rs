@@ -6,8 +6,8 @@ use super::output::{EventBody, Outputs, QueuedReason};
 use super::record::{HoldPhase, Phase, VirtualState};
 use super::timers::COMMAND_REPEATS_SOON;
 use super::{CallbackEnd, Pool};
-use crate::id::FieldError;
 use crate::AgentId;
+use crate::id::FieldError;
 
 /// After a failed command the contact is not matched for this long, doubling ...
 const HOLD_OFF_MS: u64 = 1_000;
@@ -21,7 +21,8 @@ impl Pool {
     /// The call sits at its queue's device: it can be moved now.
     pub(super) fn at_queue(&mut self, index: u32, out: &mut Outputs) {
         let record = &mut self.contacts[index].record;
-        if record.phase != Phase::Waiting || (!record.connected && record.hold_off_until.is_none()) {
+        if record.phase != Phase::Waiting || (!record.connected && record.hold_off_until.is_none())
+        {
             return;
         }
         record.connected = false;
@@ -36,11 +37,18 @@ impl Pool {
         let id = self.contacts[index].id;
         let agent_id = self.agents[agent].id.clone();
         let record = &self.contacts[index].record;
-        let reserved = matches!(record.phase, Phase::Waiting | Phase::Assigned | Phase::Alerting);
+        let reserved = matches!(
+            record.phase,
+            Phase::Waiting | Phase::Assigned | Phase::Alerting
+        );
         if reserved && record.agent.as_ref() == Some(&agent_id) {
             return true;
         }
-        if !reserved || !record.leg_live || self.at < record.phase_since || record.staying.as_ref() == Some(&agent_id) {
+        if !reserved
+            || !record.leg_live
+            || self.at < record.phase_since
+            || record.staying.as_ref() == Some(&agent_id)
+        {
             return false;
         }
         let holds = &self.agents[agent].record.holds;
@@ -49,11 +57,18 @@ impl Pool {
             hold.contact != id && matches!(hold.phase, HoldPhase::Reserved | HoldPhase::Held)
         });
         let displaced = displaced.map(|hold| hold.contact);
-        if holds.iter().any(|hold| hold.contact == id && hold.phase != HoldPhase::Held) || (!has_place && displaced.is_none()) {
+        if holds
+            .iter()
+            .any(|hold| hold.contact == id && hold.phase != HoldPhase::Held)
+            || (!has_place && displaced.is_none())
+        {
             return false;
         }
         self.release_current(index);
-        if let Some(other) = displaced.filter(|_| !has_place).and_then(|other| self.contacts.find(other)) {
+        if let Some(other) = displaced
+            .filter(|_| !has_place)
+            .and_then(|other| self.contacts.find(other))
+        {
             self.yield_agent(other, out);
         }
         // The agent may have been entered as free by what was just given back.
@@ -74,7 +89,12 @@ impl Pool {
         }
     }
 
-    pub(super) fn delivered(&mut self, index: u32, agent: &AgentId, out: &mut Outputs) -> Result<(), FieldError> {
+    pub(super) fn delivered(
+        &mut self,
+        index: u32,
+        agent: &AgentId,
+        out: &mut Outputs,
+    ) -> Result<(), FieldError> {
         let agent_index = self.known_agent(agent)?;
         let record = &self.contacts[index].record;
         if matches!(record.phase, Phase::Alerting) && record.agent.as_ref() == Some(agent) {
@@ -90,16 +110,30 @@ impl Pool {
         record.command = None;
         record.command_failures = 0;
         record.connected = false;
-        self.emit(index, EventBody::Delivered { agent: agent.clone() }, out);
+        self.emit(
+            index,
+            EventBody::Delivered {
+                agent: agent.clone(),
+            },
+            out,
+        );
         self.sync_contact(index);
         Ok(())
     }
 
-    pub(super) fn established(&mut self, index: u32, agent: &AgentId, out: &mut Outputs) -> Result<(), FieldError> {
+    pub(super) fn established(
+        &mut self,
+        index: u32,
+        agent: &AgentId,
+        out: &mut Outputs,
+    ) -> Result<(), FieldError> {
         let agent_index = self.known_agent(agent)?;
         let record = &self.contacts[index].record;
         if record.phase == Phase::Talking {
-            let other = record.agent.clone().filter(|other| other != agent && self.at >= record.phase_since);
+            let other = record
+                .agent
+                .clone()
+                .filter(|other| other != agent && self.at >= record.phase_since);
             if let Some(from) = other {
                 return self.moved(index, &from, Some(agent), out);
             }
@@ -132,7 +166,10 @@ impl Pool {
         record.offered = false;
         let waited_ms = at.since(record.arrived_at);
         let first = record.persons == 1;
-        let callback = record.callback.as_ref().filter(|callback| callback.state != VirtualState::Ended);
+        let callback = record
+            .callback
+            .as_ref()
+            .filter(|callback| callback.state != VirtualState::Ended);
         let answered_at = callback.and_then(|callback| callback.answered_at);
         let is_callback = callback.is_some_and(|callback| callback.state == VirtualState::Live);
         let established = EventBody::Established {
@@ -164,7 +201,8 @@ impl Pool {
         let Some(agent) = agent else { return Ok(()) };
         self.known_agent(agent)?;
         let record = &self.contacts[index].record;
-        let is_his = matches!(record.phase, Phase::Assigned | Phase::Alerting) && record.agent.as_ref() == Some(agent);
+        let is_his = matches!(record.phase, Phase::Assigned | Phase::Alerting)
+            && record.agent.as_ref() == Some(agent);
         if !is_his {
             return Ok(());
         }
@@ -202,7 +240,10 @@ impl Pool {
     ) {
         if let Some(index) = agent.and_then(|agent| self.agents.find(agent)) {
             let record = &mut self.agents[index].record;
-            let state = record.command.filter(|(id, _)| *id == command).map(|(_, state)| state);
+            let state = record
+                .command
+                .filter(|(id, _)| *id == command)
+                .map(|(_, state)| state);
             let given_up = record.command_repeats >= COMMAND_REPEATS_SOON;
             match state {
                 Some(SwitchAgentState::NotReady) if failed && !given_up => {}
@@ -220,7 +261,9 @@ impl Pool {
                 None => {}
             }
         }
-        let Some(index) = contact.and_then(|id| self.contacts.find(id)) else { return };
+        let Some(index) = contact.and_then(|id| self.contacts.find(id)) else {
+            return;
+        };
         let record = &mut self.contacts[index].record;
         if record.command != Some(command) {
             return;
@@ -240,7 +283,9 @@ impl Pool {
                 self.release_current(index);
                 self.hold_off(index, out);
             }
-            Phase::Waiting if record.staying.is_some() && record.connected => self.transfer_failed(index),
+            Phase::Waiting if record.staying.is_some() && record.connected => {
+                self.transfer_failed(index)
+            }
             _ => self.sync_contact(index),
         }
     }
@@ -257,17 +302,24 @@ impl Pool {
         let topic = match topic.filter(|topic| !topic.is_empty()) {
             Some(topic) => {
                 let found = self.catalogue.topic(topic);
-                Some(found.ok_or_else(|| FieldError::new("wrap_up.topic", "a topic of this pool in policy", topic))?)
+                Some(found.ok_or_else(|| {
+                    FieldError::new("wrap_up.topic", "a topic of this pool in policy", topic)
+                })?)
             }
             None => None,
         };
         let id = self.contacts[index].id;
-        let Some(hold) = self.hold_mut(agent_index, id) else { return Ok(()) };
+        let Some(hold) = self.hold_mut(agent_index, id) else {
+            return Ok(());
+        };
         let phase = hold.phase;
         if phase == HoldPhase::Talking {
             hold.wrapped_early = Some(disposition);
         }
-        let settled = matches!(self.contacts[index].record.phase, Phase::Talking | Phase::Over);
+        let settled = matches!(
+            self.contacts[index].record.phase,
+            Phase::Talking | Phase::Over
+        );
         if let Some(topic) = topic
             && settled
             && matches!(phase, HoldPhase::Talking | HoldPhase::WrapUp)

@@ -64,8 +64,11 @@ impl Catalogue {
         let mut queues = Vec::new();
         let mut queue_by_name = BTreeMap::new();
         for queue in policy.queues.iter().filter(|queue| queue.pool == name) {
-            let skills = u32::try_from(skill_by_name.len()).expect("as many skills as queues at most, below 2^16");
-            let skill = *skill_by_name.entry(queue.skill.as_str().into()).or_insert(skills);
+            let skills = u32::try_from(skill_by_name.len())
+                .expect("as many skills as queues at most, below 2^16");
+            let skill = *skill_by_name
+                .entry(queue.skill.as_str().into())
+                .or_insert(skills);
             let queue_name: Arc<str> = queue.name.as_str().into();
             let index = u16::try_from(queues.len()).expect("policy holds at most 65,535 queues");
             queue_by_name.insert(Arc::clone(&queue_name), index);
@@ -85,26 +88,52 @@ impl Catalogue {
         let mut topics = Vec::new();
         let mut topic_by_id = BTreeMap::new();
         for topic in policy.topics.values() {
-            let Some(queue) = queue_by_name.get(policy.queue(topic.queue).name.as_str()) else { continue };
+            let Some(queue) = queue_by_name.get(policy.queue(topic.queue).name.as_str()) else {
+                continue;
+            };
             let id: Arc<str> = topic.id.as_str().into();
-            topic_by_id.insert(Arc::clone(&id), u32::try_from(topics.len()).expect("policy is below 16 MiB"));
-            topics.push(Topic { id, queue: *queue, callback: topic.callback, priority_start: topic.priority_start });
+            topic_by_id.insert(
+                Arc::clone(&id),
+                u32::try_from(topics.len()).expect("policy is below 16 MiB"),
+            );
+            topics.push(Topic {
+                id,
+                queue: *queue,
+                callback: topic.callback,
+                priority_start: topic.priority_start,
+            });
         }
         let mut lines = Vec::new();
         let mut line_by_name = BTreeMap::new();
         for line in policy.lines.values().filter(|line| line.pool == name) {
-            let Some(default_topic) = topic_by_id.get(line.default_topic.as_str()) else { continue };
+            let Some(default_topic) = topic_by_id.get(line.default_topic.as_str()) else {
+                continue;
+            };
             let line_name: Arc<str> = line.name.as_str().into();
-            line_by_name.insert(Arc::clone(&line_name), u32::try_from(lines.len()).expect("policy is below 16 MiB"));
+            line_by_name.insert(
+                Arc::clone(&line_name),
+                u32::try_from(lines.len()).expect("policy is below 16 MiB"),
+            );
             lines.push(Line {
                 name: line_name,
                 default_topic: *default_topic,
                 caller_places_max: line.caller_places_max,
-                time_zone: jiff::tz::TimeZone::get(&line.time_zone).unwrap_or(jiff::tz::TimeZone::UTC),
+                time_zone: jiff::tz::TimeZone::get(&line.time_zone)
+                    .unwrap_or(jiff::tz::TimeZone::UTC),
             });
         }
         let cap = u64::from(pool.priority_cap) * POINT;
-        Some(Catalogue { pool, queues, topics, lines, topic_by_id, line_by_name, queue_by_name, skill_by_name, cap })
+        Some(Catalogue {
+            pool,
+            queues,
+            topics,
+            lines,
+            topic_by_id,
+            line_by_name,
+            queue_by_name,
+            skill_by_name,
+            cap,
+        })
     }
 
     pub(super) fn topic(&self, id: &str) -> Option<u32> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::input::SwitchAgentState;
 use super::output::{EventBody, Outputs, QueuedReason};
 use super::record::{
-    AgentRecord, Changes, ContactRecord, EndedContact, HoldPhase, Measured, MetaRecord, OpenContact, Phase, VirtualState,
+    AgentRecord, Changes, ContactRecord, EndedContact, HoldPhase, Measured, MetaRecord,
+    OpenContact, Phase, VirtualState,
 };
 use super::timers::{NOTICE_REPEAT_MS, TURN_REPEAT_MS};
 use super::{Output, Pool};
@@ -56,7 +57,9 @@ impl Pool {
         }
         let numbers = &mut self.numbers;
         let measured_is_old = numbers.measured_at.plus(MEASURED_EVERY_MS) <= self.now;
-        if numbers.changed || (measured_is_old && !(changes.contacts.is_empty() && changes.agents.is_empty())) {
+        if numbers.changed
+            || (measured_is_old && !(changes.contacts.is_empty() && changes.agents.is_empty()))
+        {
             numbers.changed = false;
             numbers.measured_at = self.now;
             changes.meta = Some(self.meta());
@@ -64,13 +67,18 @@ impl Pool {
     }
 
     fn meta(&self) -> MetaRecord {
-        let measured = self.catalogue.queues.iter().zip(&self.measured).filter(|(_, measured)| {
-            measured.handled > 0 || measured.waited_ms > 0.0
-        });
+        let measured = self
+            .catalogue
+            .queues
+            .iter()
+            .zip(&self.measured)
+            .filter(|(_, measured)| measured.handled > 0 || measured.waited_ms > 0.0);
         MetaRecord {
             command_ids_until: self.numbers.command_until,
             idle_sequences_until: self.numbers.idle_until,
-            measured: measured.map(|(queue, measured)| (Arc::clone(&queue.name), *measured)).collect(),
+            measured: measured
+                .map(|(queue, measured)| (Arc::clone(&queue.name), *measured))
+                .collect(),
         }
     }
 
@@ -114,7 +122,9 @@ impl Pool {
             pool.load_ended(id, record);
         }
         let mut agents: Vec<(AgentId, AgentRecord)> = agents.into_iter().collect();
-        agents.sort_by(|(_, a), (_, b)| (a.idle_since, a.idle_sequence).cmp(&(b.idle_since, b.idle_sequence)));
+        agents.sort_by(|(_, a), (_, b)| {
+            (a.idle_since, a.idle_sequence).cmp(&(b.idle_since, b.idle_sequence))
+        });
         for (id, record) in agents {
             pool.load_agent(id, record);
         }
@@ -149,14 +159,28 @@ impl Pool {
         let line = self.catalogue.line(&record.line).or_else(first_line)?;
         let default_topic = self.catalogue.lines[line as usize].default_topic;
         let topic = self.catalogue.topic(&record.topic).unwrap_or(default_topic);
-        let language = self.languages.intern(&record.language).or_else(|| self.languages.intern(super::DEFAULT_LANGUAGE))?;
-        let queue = self.catalogue.queue(&record.queue).unwrap_or(self.catalogue.topics[topic as usize].queue);
+        let language = self
+            .languages
+            .intern(&record.language)
+            .or_else(|| self.languages.intern(super::DEFAULT_LANGUAGE))?;
+        let queue = self
+            .catalogue
+            .queue(&record.queue)
+            .unwrap_or(self.catalogue.topics[topic as usize].queue);
         record.phase_since = match record.phase {
             // The time that the process was away is not the agent's.
             Phase::Assigned | Phase::Alerting => self.now,
             _ => record.phase_since,
         };
-        let index = self.open(id, super::contact::Resolved { line, topic, language }, record);
+        let index = self.open(
+            id,
+            super::contact::Resolved {
+                line,
+                topic,
+                language,
+            },
+            record,
+        );
         let contact = &mut self.contacts[index];
         contact.queue = queue;
         contact.record.queue = Arc::clone(&self.catalogue.queues[usize::from(queue)].name);
@@ -164,7 +188,13 @@ impl Pool {
     }
 
     fn load_ended(&mut self, id: ContactId, record: EndedContact) {
-        self.ended.insert(id, super::Ended { record, changed: false });
+        self.ended.insert(
+            id,
+            super::Ended {
+                record,
+                changed: false,
+            },
+        );
         self.ended_order.push_back((record.closed_at, id));
         self.arm_forget();
     }
@@ -173,13 +203,20 @@ impl Pool {
         record.capacity = record.capacity.clamp(1, 8);
         record.command_at = self.now;
         let kept = |hold: &super::Hold| {
-            let Some(index) = self.contacts.find(hold.contact) else { return false };
+            let Some(index) = self.contacts.find(hold.contact) else {
+                return false;
+            };
             let contact = &self.contacts[index].record;
             let is = |agent: &Option<AgentId>| agent.as_ref() == Some(&id);
             match hold.phase {
-                HoldPhase::Reserved => is(&contact.agent) && matches!(contact.phase, Phase::Assigned | Phase::Alerting),
+                HoldPhase::Reserved => {
+                    is(&contact.agent) && matches!(contact.phase, Phase::Assigned | Phase::Alerting)
+                }
                 HoldPhase::Talking => is(&contact.agent) || is(&contact.staying),
-                HoldPhase::Held => contact.callback.as_ref().is_some_and(|callback| is(&callback.held)),
+                HoldPhase::Held => contact
+                    .callback
+                    .as_ref()
+                    .is_some_and(|callback| is(&callback.held)),
                 HoldPhase::WrapUp => true,
             }
         };
@@ -189,8 +226,14 @@ impl Pool {
         }
         for position in 0..record.holds.len() {
             let hold = &record.holds[position];
-            let contact = &self.contacts[self.contacts.find(hold.contact).expect("kept because it is there")];
-            let (queue, language) = (self.catalogue.queue(&hold.queue).unwrap_or(contact.queue), contact.language);
+            let contact = &self.contacts[self
+                .contacts
+                .find(hold.contact)
+                .expect("kept because it is there")];
+            let (queue, language) = (
+                self.catalogue.queue(&hold.queue).unwrap_or(contact.queue),
+                contact.language,
+            );
             let lane = self.lane(queue, language);
             record.holds[position].lane = lane;
             self.lanes[lane as usize].busy += 1;
@@ -204,7 +247,12 @@ impl Pool {
     fn mend_contacts(&mut self, loaded: &[u32], out: &mut Outputs) {
         let mut wrapping = BTreeMap::<ContactId, u32>::new();
         for (_, agent) in self.agents.iter() {
-            for hold in agent.record.holds.iter().filter(|hold| hold.phase == HoldPhase::WrapUp) {
+            for hold in agent
+                .record
+                .holds
+                .iter()
+                .filter(|hold| hold.phase == HoldPhase::WrapUp)
+            {
                 *wrapping.entry(hold.contact).or_insert(0) += 1;
             }
         }
@@ -223,7 +271,10 @@ impl Pool {
         let wrapping = wrapping.get(&id).copied().unwrap_or(0);
         let record = &self.contacts[index].record;
         let (phase, agent, staying) = (record.phase, record.agent.clone(), record.staying.clone());
-        let held = record.callback.as_ref().and_then(|callback| callback.held.clone());
+        let held = record
+            .callback
+            .as_ref()
+            .and_then(|callback| callback.held.clone());
         let mut mended = record.wrapping != wrapping;
         self.contacts[index].record.wrapping = wrapping;
         if staying.is_some() && !self.is_tied(staying.as_ref(), id) {
@@ -261,7 +312,9 @@ impl Pool {
     fn tell_again(&mut self, loaded: &[u32], out: &mut Outputs) {
         let now = self.now;
         for index in loaded.iter().copied() {
-            let Some(contact) = self.contacts.get(index) else { continue };
+            let Some(contact) = self.contacts.get(index) else {
+                continue;
+            };
             let (phase, has_command) = (contact.record.phase, contact.record.command.is_some());
             if has_command {
                 match phase {
@@ -282,7 +335,11 @@ impl Pool {
                 told = true;
                 contact.record.notices_at = now.plus(NOTICE_REPEAT_MS);
                 for (kind, turn) in &contact.record.notices {
-                    out.push(Output::Notice { contact: contact.id, kind: *kind, turn: *turn });
+                    out.push(Output::Notice {
+                        contact: contact.id,
+                        kind: *kind,
+                        turn: *turn,
+                    });
                 }
             }
             if let Some(callback) = &mut contact.record.callback
@@ -305,7 +362,10 @@ impl Pool {
                 self.sync_contact(index);
             }
         }
-        let commanded = self.agents.iter().filter_map(|(index, agent)| Some((index, agent.record.command?.1)));
+        let commanded = self
+            .agents
+            .iter()
+            .filter_map(|(index, agent)| Some((index, agent.record.command?.1)));
         let commanded: Vec<(u32, SwitchAgentState)> = commanded.collect();
         for (index, state) in commanded {
             self.tell_agent_state(index, state, "told again by a new owner", out);

@@ -28,15 +28,26 @@ pub(super) struct Resolved {
 }
 
 impl Pool {
-    pub(super) fn resolve(&mut self, line: &str, topic: &str, language: &str) -> Result<Resolved, FieldError> {
+    pub(super) fn resolve(
+        &mut self,
+        line: &str,
+        topic: &str,
+        language: &str,
+    ) -> Result<Resolved, FieldError> {
         let line = self.resolve_line(line)?;
         let topic = self.resolve_topic(topic, line)?;
         let language = self.resolve_language(language)?;
-        Ok(Resolved { line, topic, language })
+        Ok(Resolved {
+            line,
+            topic,
+            language,
+        })
     }
 
     fn resolve_line(&self, line: &str) -> Result<u32, FieldError> {
-        self.catalogue.line(line).ok_or_else(|| FieldError::new("line", "a line of this pool in policy", line))
+        self.catalogue
+            .line(line)
+            .ok_or_else(|| FieldError::new("line", "a line of this pool in policy", line))
     }
 
     /// A topic that another pool serves goes to the line's own (the operator's): a person.
@@ -50,16 +61,32 @@ impl Pool {
     }
 
     fn resolve_language(&mut self, language: &str) -> Result<u16, FieldError> {
-        let language = if language.is_empty() { DEFAULT_LANGUAGE } else { language };
+        let language = if language.is_empty() {
+            DEFAULT_LANGUAGE
+        } else {
+            language
+        };
         if !crate::policy::is_language(language) {
             return Err(FieldError::new("language", "BCP 47", language));
         }
-        let limit = || format!("at most {} languages in a pool", super::state::LANGUAGES_MAX);
-        self.languages.intern(language).ok_or_else(|| FieldError::new("language", limit(), language))
+        let limit = || {
+            format!(
+                "at most {} languages in a pool",
+                super::state::LANGUAGES_MAX
+            )
+        };
+        self.languages
+            .intern(language)
+            .ok_or_else(|| FieldError::new("language", limit(), language))
     }
 
     /// Opens a contact.
-    pub(super) fn open(&mut self, id: ContactId, resolved: Resolved, mut record: OpenContact) -> u32 {
+    pub(super) fn open(
+        &mut self,
+        id: ContactId,
+        resolved: Resolved,
+        mut record: OpenContact,
+    ) -> u32 {
         let topic = &self.catalogue.topics[resolved.topic as usize];
         record.line = Arc::clone(&self.catalogue.lines[resolved.line as usize].name);
         record.topic = Arc::clone(&topic.id);
@@ -115,7 +142,11 @@ impl Pool {
         out: &mut Outputs,
     ) -> Result<ReplyBody, FieldError> {
         if route.cross_ref.len() > CROSS_REF_BYTES_MAX {
-            return Err(FieldError::new("cross_ref", format!("at most {CROSS_REF_BYTES_MAX} bytes"), route.cross_ref.len()));
+            return Err(FieldError::new(
+                "cross_ref",
+                format!("at most {CROSS_REF_BYTES_MAX} bytes"),
+                route.cross_ref.len(),
+            ));
         }
         if let Some(index) = self.contacts.find(id) {
             return self.route_again(index, source, traceparent, route, out);
@@ -158,12 +189,25 @@ impl Pool {
         traceparent: &str,
         route: &RouteInput,
     ) -> u32 {
-        let others = route.other_topics.iter().filter_map(|topic| self.catalogue.topic(topic));
-        let others = others.take(OTHER_TOPICS_MAX).map(|topic| Arc::clone(&self.catalogue.topics[topic as usize].id));
-        let arrived_at = if route.arrived_at == TimeMs::default() { self.at } else { route.arrived_at.min(self.now) };
+        let others = route
+            .other_topics
+            .iter()
+            .filter_map(|topic| self.catalogue.topic(topic));
+        let others = others
+            .take(OTHER_TOPICS_MAX)
+            .map(|topic| Arc::clone(&self.catalogue.topics[topic as usize].id));
+        let arrived_at = if route.arrived_at == TimeMs::default() {
+            self.at
+        } else {
+            route.arrived_at.min(self.now)
+        };
         let record = OpenContact {
             other_topics: others.collect(),
-            topic_confidence: if route.topic_confidence.is_nan() { 0.0 } else { route.topic_confidence.clamp(0.0, 1.0) },
+            topic_confidence: if route.topic_confidence.is_nan() {
+                0.0
+            } else {
+                route.topic_confidence.clamp(0.0, 1.0)
+            },
             channel: route.channel,
             caller: route.caller,
             authenticated: route.authenticated,
@@ -186,7 +230,10 @@ impl Pool {
         let contact = &self.contacts[index];
         let queue = usize::from(contact.queue);
         let line = &self.catalogue.lines[contact.line as usize];
-        let places = contact.record.caller.and_then(|caller| self.caller_places.get(&(contact.line, caller)));
+        let places = contact
+            .record
+            .caller
+            .and_then(|caller| self.caller_places.get(&(contact.line, caller)));
         if places.is_some_and(|places| *places >= line.caller_places_max) {
             self.refused_caller_limit += 1;
             return Some(CALLER_LIMIT);
@@ -218,12 +265,18 @@ impl Pool {
             Phase::Assigned | Phase::Alerting | Phase::Talking => self.agent_answer(index),
             Phase::Waiting if record.leg_live => self.queue_answer(index),
             Phase::Blocked => Answer::Message {
-                announcement: self.catalogue.queues[usize::from(contact.queue)].announcement.as_ref().to_owned(),
+                announcement: self.catalogue.queues[usize::from(contact.queue)]
+                    .announcement
+                    .as_ref()
+                    .to_owned(),
                 reason: record.blocked,
             },
             _ => Answer::DefaultRoute,
         };
-        ReplyBody::Answer { decision: record.decisions, answer }
+        ReplyBody::Answer {
+            decision: record.decisions,
+            answer,
+        }
     }
 
     /// A contact that is known asks: a repeat, or a new leg (a callback's, or a transfer's).
@@ -249,7 +302,10 @@ impl Pool {
         }
         let was_leaving = record.phase == Phase::Leaving;
         let is_callback = super::index::is_virtual(record);
-        let talks_with = record.agent.clone().filter(|_| record.phase == Phase::Talking);
+        let talks_with = record
+            .agent
+            .clone()
+            .filter(|_| record.phase == Phase::Talking);
         let resolved = self.resolve(&route.line, &route.topic, &route.language)?;
         let (now, call) = (self.now, route.call.clone());
         self.set_source(index, source);
@@ -273,7 +329,12 @@ impl Pool {
             self.callback_answered(index, out);
         } else if let Some(from) = talks_with {
             self.switch_transfers(index, &from, resolved.topic, out);
-        } else if was_leaving || matches!(self.contacts[index].record.phase, Phase::DefaultRouted | Phase::Elsewhere) {
+        } else if was_leaving
+            || matches!(
+                self.contacts[index].record.phase,
+                Phase::DefaultRouted | Phase::Elsewhere
+            )
+        {
             self.requeue(index, QueuedReason::Recovered, out);
         }
         self.sync_contact(index);
@@ -283,8 +344,16 @@ impl Pool {
     }
 
     /// The destination failed; another, on the same dialogue.
-    pub(super) fn reroute(&mut self, id: ContactId, cause: Cause, deadline: TimeMs, out: &mut Outputs) -> ReplyBody {
-        let Some(index) = self.contacts.find(id) else { return default_route(1) };
+    pub(super) fn reroute(
+        &mut self,
+        id: ContactId,
+        cause: Cause,
+        deadline: TimeMs,
+        out: &mut Outputs,
+    ) -> ReplyBody {
+        let Some(index) = self.contacts.find(id) else {
+            return default_route(1);
+        };
         let record = &mut self.contacts[index].record;
         let too_late = self.now >= deadline;
         record.decisions += 1;
@@ -319,7 +388,11 @@ impl Pool {
     /// The dialogue ended with an error: the answer was not used.
     pub(super) fn route_failed(&mut self, index: u32, caller_gave_up: bool, out: &mut Outputs) {
         let record = &self.contacts[index].record;
-        if !matches!(record.phase, Phase::Waiting | Phase::Assigned | Phase::Alerting) || !record.leg_live {
+        if !matches!(
+            record.phase,
+            Phase::Waiting | Phase::Assigned | Phase::Alerting
+        ) || !record.leg_live
+        {
             return;
         }
         let ringing = record.phase == Phase::Alerting;
@@ -370,7 +443,8 @@ impl Pool {
             return self.cleared_unknown(id, source, traceparent, &cleared, out);
         };
         let record = &self.contacts[index].record;
-        let other_leg = cleared.call.is_some() && record.call.is_some() && cleared.call != record.call;
+        let other_leg =
+            cleared.call.is_some() && record.call.is_some() && cleared.call != record.call;
         if record.closed || !record.leg_live || other_leg {
             return Ok(());
         }
@@ -394,7 +468,11 @@ impl Pool {
                     self.conclude(index, out);
                 } else if by_default {
                     self.leave_dialogue(index, routed_by, out);
-                    if self.contacts.get(index).is_some_and(|contact| contact.record.phase == Phase::DefaultRouted) {
+                    if self
+                        .contacts
+                        .get(index)
+                        .is_some_and(|contact| contact.record.phase == Phase::DefaultRouted)
+                    {
                         self.conclude(index, out);
                     }
                 } else {
@@ -424,8 +502,16 @@ impl Pool {
         let line = self.resolve_line(&cleared.line)?;
         let topic = self.catalogue.lines[line as usize].default_topic;
         let known_language = crate::policy::is_language(&cleared.language);
-        let language = self.resolve_language(if known_language { &cleared.language } else { "" })?;
-        let arrived_at = if cleared.arrived_at == TimeMs::default() { self.at } else { cleared.arrived_at.min(self.at) };
+        let language = self.resolve_language(if known_language {
+            &cleared.language
+        } else {
+            ""
+        })?;
+        let arrived_at = if cleared.arrived_at == TimeMs::default() {
+            self.at
+        } else {
+            cleared.arrived_at.min(self.at)
+        };
         let record = OpenContact {
             channel: cleared.channel,
             caller: cleared.caller,
@@ -436,12 +522,30 @@ impl Pool {
             phase: Phase::Elsewhere,
             ..OpenContact::default()
         };
-        let index = self.open(id, Resolved { line, topic, language }, record);
+        let index = self.open(
+            id,
+            Resolved {
+                line,
+                topic,
+                language,
+            },
+            record,
+        );
         self.set_source(index, source);
-        let offered = EventBody::Offered { topic_confidence: 0.0, person_asked: false, authenticated: false };
+        let offered = EventBody::Offered {
+            topic_confidence: 0.0,
+            person_asked: false,
+            authenticated: false,
+        };
         self.emit(index, offered, out);
         match cleared.routed_by {
-            _ if cleared.blocked != 0 => self.emit(index, EventBody::Blocked { reason: cleared.blocked }, out),
+            _ if cleared.blocked != 0 => self.emit(
+                index,
+                EventBody::Blocked {
+                    reason: cleared.blocked,
+                },
+                out,
+            ),
             by @ (RoutedBy::DefaultTimer | RoutedBy::DefaultMesh | RoutedBy::DefaultNoLink) => {
                 self.emit(index, EventBody::DefaultRouted { by }, out);
             }
@@ -449,7 +553,14 @@ impl Pool {
             RoutedBy::Mesh if cleared.agent.is_some() => {}
             RoutedBy::Mesh | RoutedBy::Nobody => {
                 let waited_ms = self.at.since(arrived_at);
-                self.emit(index, EventBody::Abandoned { waited_ms, ringing: false }, out);
+                self.emit(
+                    index,
+                    EventBody::Abandoned {
+                        waited_ms,
+                        ringing: false,
+                    },
+                    out,
+                );
             }
         }
         self.close(index, out);
@@ -483,13 +594,23 @@ impl Pool {
     }
 
     /// Tells the contact's place, and what is offered instead of holding.
-    pub(super) fn announce(&mut self, index: u32, reason: QueuedReason, offer: bool, out: &mut Outputs) {
+    pub(super) fn announce(
+        &mut self,
+        index: u32,
+        reason: QueuedReason,
+        offer: bool,
+        out: &mut Outputs,
+    ) {
         let lane = self.lane_of(index);
         let contact = &self.contacts[index];
         let place = (contact.record.arrived_at, contact.id);
         let ahead = self.lanes[lane as usize].order.ahead(place);
         let wait = self.wait(lane, ahead);
-        let (virtual_hold, windows) = if offer { self.offers(index, wait.expected_ms) } else { (false, Vec::new()) };
+        let (virtual_hold, windows) = if offer {
+            self.offers(index, wait.expected_ms)
+        } else {
+            (false, Vec::new())
+        };
         let count = u32::try_from(windows.len()).expect("policy offers at most 8 windows");
         let record = &mut self.contacts[index].record;
         let queued = EventBody::Queued {
@@ -511,11 +632,21 @@ impl Pool {
         record.offered = virtual_hold || count > 0;
         self.emit(index, queued, out);
         if virtual_hold || count > 0 {
-            self.emit(index, EventBody::OfferMade { virtual_hold, windows: count }, out);
+            self.emit(
+                index,
+                EventBody::OfferMade {
+                    virtual_hold,
+                    windows: count,
+                },
+                out,
+            );
         }
     }
 }
 
 fn default_route(decision: u32) -> ReplyBody {
-    ReplyBody::Answer { decision: decision.max(1), answer: Answer::DefaultRoute }
+    ReplyBody::Answer {
+        decision: decision.max(1),
+        answer: Answer::DefaultRoute,
+    }
 }

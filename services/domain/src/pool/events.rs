@@ -91,8 +91,16 @@ impl Pool {
     /// Drops a closed contact's record and remembers that it has ended.
     pub(super) fn forget_open(&mut self, index: u32) {
         self.unindex_contact(index);
-        let Some(contact) = self.contacts.remove(index) else { return };
-        self.remember(contact.id, EndedContact { closed_at: self.now, events: contact.record.sequence });
+        let Some(contact) = self.contacts.remove(index) else {
+            return;
+        };
+        self.remember(
+            contact.id,
+            EndedContact {
+                closed_at: self.now,
+                events: contact.record.sequence,
+            },
+        );
         if !contact.changed {
             self.changed_contacts.push(contact.id);
         }
@@ -100,7 +108,13 @@ impl Pool {
 
     /// Remembers an ended contact for a while.
     pub(super) fn remember(&mut self, id: ContactId, record: EndedContact) {
-        self.ended.insert(id, Ended { record, changed: true });
+        self.ended.insert(
+            id,
+            Ended {
+                record,
+                changed: true,
+            },
+        );
         self.ended_order.push_back((record.closed_at, id));
         if self.ended.len() > ENDED_MAX {
             self.forgotten_early += 1;
@@ -130,7 +144,11 @@ impl Pool {
     /// Forgets those whose time is over.
     pub(super) fn forget_ended(&mut self) {
         let remember_ms = self.catalogue.pool.remember_ended_ms;
-        while self.ended_order.front().is_some_and(|(at, _)| at.plus(remember_ms) <= self.now) {
+        while self
+            .ended_order
+            .front()
+            .is_some_and(|(at, _)| at.plus(remember_ms) <= self.now)
+        {
             self.forget_oldest();
         }
         self.arm_forget();

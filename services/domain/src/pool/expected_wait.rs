@@ -15,9 +15,9 @@
 //! Rejected: last-to-enter-service and moving averages of waits, which lag a changing load
 //! by a whole wait (`ewt_rmse.csv` of the shared oracles: half again the error).
 
+use super::Pool;
 use super::catalogue::Queue;
 use super::record::Measured;
-use super::Pool;
 
 /// A wait nobody can state: there is no agent. Twelve hours.
 pub(super) const WAIT_MAX_MS: u64 = 12 * 3_600_000;
@@ -38,7 +38,11 @@ pub(super) struct Wait {
     pub(super) high_ms: u64,
 }
 
-const UNKNOWN: Wait = Wait { expected_ms: WAIT_MAX_MS, low_ms: WAIT_MAX_MS, high_ms: WAIT_MAX_MS };
+const UNKNOWN: Wait = Wait {
+    expected_ms: WAIT_MAX_MS,
+    low_ms: WAIT_MAX_MS,
+    high_ms: WAIT_MAX_MS,
+};
 
 /// What is assumed before anything is measured.
 pub(super) fn prior(queue: &Queue) -> Measured {
@@ -64,7 +68,13 @@ fn estimate(ahead: f64, agents: f64, handle_ms: f64, patience_ms: f64) -> Wait {
     let variance = 1.0 / (served * served) + ahead / (from * to);
     let spread = (1.0 + variance / (expected * expected)).ln().sqrt();
     let middle = expected.ln() - spread * spread / 2.0;
-    let ms = |value: f64| if value >= WAIT_MAX_MS as f64 { WAIT_MAX_MS } else { value.round() as u64 };
+    let ms = |value: f64| {
+        if value >= WAIT_MAX_MS as f64 {
+            WAIT_MAX_MS
+        } else {
+            value.round() as u64
+        }
+    };
     Wait {
         expected_ms: ms(expected),
         low_ms: ms((middle - NORMAL_P90 * spread).exp()),
@@ -77,8 +87,13 @@ impl Pool {
     fn agents_of(&self, lane: u32) -> f64 {
         let lane = &self.lanes[lane as usize];
         let desk = &self.desks[lane.desk as usize];
-        let staff = f64::from(desk.staff(self.catalogue.queues[usize::from(lane.queue)].proficiency_min));
-        let desks_each = if self.staff.0 == 0 { 1.0 } else { self.staff.1 as f64 / self.staff.0 as f64 };
+        let staff =
+            f64::from(desk.staff(self.catalogue.queues[usize::from(lane.queue)].proficiency_min));
+        let desks_each = if self.staff.0 == 0 {
+            1.0
+        } else {
+            self.staff.1 as f64 / self.staff.0 as f64
+        };
         let share = (staff / desks_each.max(1.0)).max(staff.min(1.0));
         f64::from(lane.busy).max(share)
     }
@@ -94,16 +109,29 @@ impl Pool {
         }
         let measured = &self.measured[queue];
         let waiting = entry.order.len();
-        let live_share = if waiting == 0 { 1.0 } else { f64::from(waiting - entry.waiting_virtual) / f64::from(waiting) };
+        let live_share = if waiting == 0 {
+            1.0
+        } else {
+            f64::from(waiting - entry.waiting_virtual) / f64::from(waiting)
+        };
         let patience_ms = measured.waited_ms / measured.abandoned / live_share.max(1e-6);
-        estimate(f64::from(ahead), self.agents_of(lane), measured.handle_ms, patience_ms)
+        estimate(
+            f64::from(ahead),
+            self.agents_of(lane),
+            measured.handle_ms,
+            patience_ms,
+        )
     }
 
     /// The mean time until the next agent of a lane is free, in ms.
     pub(super) fn next_agent_ms(&self, lane: u32) -> u64 {
         let queue = usize::from(self.lanes[lane as usize].queue);
         let agents = self.agents_of(lane);
-        if agents <= 0.0 { WAIT_MAX_MS } else { (self.measured[queue].handle_ms / agents).round() as u64 }
+        if agents <= 0.0 {
+            WAIT_MAX_MS
+        } else {
+            (self.measured[queue].handle_ms / agents).round() as u64
+        }
     }
 
     /// A wrap-up ended: a handle time is known.
@@ -119,7 +147,8 @@ impl Pool {
     pub(super) fn measure_wait(&mut self, contact: u32, abandoned: bool) {
         let entry = &self.contacts[contact];
         let record = &entry.record;
-        if record.callback.is_some() || record.persons > 0 || (!abandoned && record.assignments > 1) {
+        if record.callback.is_some() || record.persons > 0 || (!abandoned && record.assignments > 1)
+        {
             return;
         }
         let waited_ms = self.event_time(contact).since(record.arrived_at);
@@ -151,8 +180,12 @@ mod tests {
                 for patience_ms in [300_000.0, 1_380_000.0, 1e12] {
                     let (mean, _) = exact(ahead, agents, 840_000.0, patience_ms);
                     let mean = mean.min(WAIT_MAX_MS as f64);
-                    let got = estimate(f64::from(ahead), agents, 840_000.0, patience_ms).expected_ms as f64;
-                    assert!((got / mean - 1.0).abs() < 0.02, "{agents} agents, {ahead} ahead: {got} for {mean}");
+                    let got = estimate(f64::from(ahead), agents, 840_000.0, patience_ms).expected_ms
+                        as f64;
+                    assert!(
+                        (got / mean - 1.0).abs() < 0.02,
+                        "{agents} agents, {ahead} ahead: {got} for {mean}"
+                    );
                 }
             }
         }
@@ -162,7 +195,10 @@ mod tests {
     fn the_interval_holds_the_expectation_and_widens_with_variance() {
         let one = estimate(0.0, 10.0, 600_000.0, 1_200_000.0);
         let many = estimate(500.0, 10.0, 600_000.0, 1_200_000.0);
-        assert!(one.low_ms < one.expected_ms && one.expected_ms < one.high_ms, "{one:?}");
+        assert!(
+            one.low_ms < one.expected_ms && one.expected_ms < one.high_ms,
+            "{one:?}"
+        );
         let width = |wait: Wait| (wait.high_ms - wait.low_ms) as f64 / wait.expected_ms as f64;
         assert!(width(one) > width(many), "{one:?} {many:?}");
     }

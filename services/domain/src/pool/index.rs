@@ -15,7 +15,12 @@ use crate::{AgentId, ContactId};
 
 /// Whether the contact keeps a place that is in line now.
 fn is_in_line(record: &OpenContact) -> bool {
-    let virtual_in_line = |state| matches!(state, VirtualState::InLine | VirtualState::Due | VirtualState::Missed);
+    let virtual_in_line = |state| {
+        matches!(
+            state,
+            VirtualState::InLine | VirtualState::Due | VirtualState::Missed
+        )
+    };
     record.phase == Phase::Waiting
         && !record.closed
         && match &record.callback {
@@ -27,20 +32,24 @@ fn is_in_line(record: &OpenContact) -> bool {
 
 /// Whether its place is held by nobody on a line.
 pub(super) fn is_virtual(record: &OpenContact) -> bool {
-    record.callback.as_ref().is_some_and(|callback| {
-        !matches!(callback.state, VirtualState::Live | VirtualState::Ended)
-    })
+    record
+        .callback
+        .as_ref()
+        .is_some_and(|callback| !matches!(callback.state, VirtualState::Live | VirtualState::Ended))
 }
 
 /// Whether an agent who frees may be given to it (or held for it).
 fn is_matchable(record: &OpenContact) -> bool {
     is_in_line(record)
         && record.hold_off_until.is_none()
-        && record.callback.as_ref().is_none_or(|callback| match callback.state {
-            VirtualState::InLine | VirtualState::Live | VirtualState::Ended => true,
-            VirtualState::Due => callback.held.is_none() && callback.hold_wanted,
-            VirtualState::Missed | VirtualState::Window => false,
-        })
+        && record
+            .callback
+            .as_ref()
+            .is_none_or(|callback| match callback.state {
+                VirtualState::InLine | VirtualState::Live | VirtualState::Ended => true,
+                VirtualState::Due => callback.held.is_none() && callback.hold_wanted,
+                VirtualState::Missed | VirtualState::Window => false,
+            })
 }
 
 impl Pool {
@@ -76,7 +85,10 @@ impl Pool {
 
     /// The lane a contact belongs to.
     pub(super) fn lane_of(&mut self, contact: u32) -> u32 {
-        let (queue, language) = (self.contacts[contact].queue, self.contacts[contact].language);
+        let (queue, language) = (
+            self.contacts[contact].queue,
+            self.contacts[contact].language,
+        );
         self.lane(queue, language)
     }
 
@@ -95,12 +107,18 @@ impl Pool {
         };
         let in_turn = in_line
             && record.hold_off_until.is_none()
-            && record.callback.as_ref().is_some_and(|callback| callback.state == VirtualState::InLine);
+            && record
+                .callback
+                .as_ref()
+                .is_some_and(|callback| callback.state == VirtualState::InLine);
         let wanted = Indexed {
             lane: in_line.then(|| (lane, is_virtual(record))),
             turn: in_turn.then_some(lane),
             desk: is_matchable(record).then(|| (self.lanes[lane as usize].desk, class)),
-            caller: record.caller.filter(|_| record.phase == Phase::Waiting).map(|caller| (contact.line, caller)),
+            caller: record
+                .caller
+                .filter(|_| record.phase == Phase::Waiting)
+                .map(|caller| (contact.line, caller)),
             wake: timers::contact_wake(record, &self.catalogue.pool),
         };
         let (place, was) = ((record.arrived_at, contact.id), contact.indexed);
@@ -135,7 +153,12 @@ impl Pool {
         self.move_timer(Timer::Contact(index), was.wake, None);
     }
 
-    fn move_in_lane(&mut self, place: super::order::Place, was: Option<(u32, bool)>, wanted: Option<(u32, bool)>) {
+    fn move_in_lane(
+        &mut self,
+        place: super::order::Place,
+        was: Option<(u32, bool)>,
+        wanted: Option<(u32, bool)>,
+    ) {
         if let Some((lane, was_virtual)) = was {
             let stays = wanted.is_some_and(|(other, _)| other == lane);
             let lane_index = lane;
@@ -162,7 +185,12 @@ impl Pool {
         }
     }
 
-    fn move_turn(&mut self, entry: (crate::TimeMs, ContactId, u32), was: Option<u32>, wanted: Option<u32>) {
+    fn move_turn(
+        &mut self,
+        entry: (crate::TimeMs, ContactId, u32),
+        was: Option<u32>,
+        wanted: Option<u32>,
+    ) {
         if let Some(lane) = was {
             self.lanes[lane as usize].turns.remove(&entry);
             if self.lanes[lane as usize].turns.is_empty() {
@@ -192,7 +220,11 @@ impl Pool {
             }
         }
         if let Some((desk, class)) = wanted {
-            self.desks[desk as usize].waiting.entry(class).or_default().insert(entry);
+            self.desks[desk as usize]
+                .waiting
+                .entry(class)
+                .or_default()
+                .insert(entry);
         }
     }
 
@@ -214,7 +246,12 @@ impl Pool {
         }
     }
 
-    fn move_timer(&mut self, timer: Timer, was: Option<crate::TimeMs>, wanted: Option<crate::TimeMs>) {
+    fn move_timer(
+        &mut self,
+        timer: Timer,
+        was: Option<crate::TimeMs>,
+        wanted: Option<crate::TimeMs>,
+    ) {
         if was == wanted {
             return;
         }
@@ -321,10 +358,20 @@ impl Pool {
         let catalogue = Arc::clone(&self.catalogue);
         let known = catalogue.pool.agents.get(id.as_str());
         let mut skills: Vec<(u32, u8)> = Vec::new();
-        let said = record.skills.iter().map(|skill| (skill.skill.as_str(), skill.proficiency));
-        let policy = known.into_iter().flat_map(|agent| agent.skills.iter().map(|(name, level)| (name.as_str(), *level)));
+        let said = record
+            .skills
+            .iter()
+            .map(|skill| (skill.skill.as_str(), skill.proficiency));
+        let policy = known.into_iter().flat_map(|agent| {
+            agent
+                .skills
+                .iter()
+                .map(|(name, level)| (name.as_str(), *level))
+        });
         for (name, proficiency) in said.chain(policy) {
-            let Some(skill) = catalogue.skill(name) else { continue };
+            let Some(skill) = catalogue.skill(name) else {
+                continue;
+            };
             let proficiency = proficiency.clamp(1, 10);
             match skills.iter_mut().find(|(other, _)| *other == skill) {
                 Some((_, level)) => *level = proficiency.max(*level),
@@ -333,7 +380,9 @@ impl Pool {
         }
         let mut languages: Vec<u16> = Vec::new();
         let said = record.languages.iter().map(AsRef::as_ref);
-        let policy = known.into_iter().flat_map(|agent| agent.languages.iter().map(String::as_str));
+        let policy = known
+            .into_iter()
+            .flat_map(|agent| agent.languages.iter().map(String::as_str));
         for name in said.chain(policy) {
             if let Some(language) = self.languages.intern(name)
                 && !languages.contains(&language)
@@ -359,7 +408,11 @@ fn level(proficiency: u8) -> usize {
 }
 
 fn class_of(agent: &Agent, free: bool) -> AgentClass {
-    let mut class = if free { AgentClass::Ready } else { AgentClass::NotReady };
+    let mut class = if free {
+        AgentClass::Ready
+    } else {
+        AgentClass::NotReady
+    };
     for hold in &agent.record.holds {
         let of_hold = match hold.phase {
             HoldPhase::Talking => AgentClass::Talking,

@@ -57,7 +57,8 @@ pub(super) struct Lookup {
 impl Lookup {
     /// The index under which `is` holds, among those entered under this hash.
     pub(super) fn find(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<u32> {
-        self.position(hash, is).map(|position| self.slots[position].index)
+        self.position(hash, is)
+            .map(|position| self.slots[position].index)
     }
 
     fn position(&self, hash: u64, is: impl Fn(u32) -> bool) -> Option<usize> {
@@ -83,7 +84,16 @@ impl Lookup {
     pub(super) fn insert(&mut self, hash: u64, index: u32, hash_of: impl Fn(u32) -> u64) {
         if (self.used + 1) * 8 > self.slots.len() * 7 {
             let grown = (self.slots.len() * 2).max(16);
-            let old = std::mem::replace(&mut self.slots, vec![Slot { hash: 0, index: EMPTY }; grown]);
+            let old = std::mem::replace(
+                &mut self.slots,
+                vec![
+                    Slot {
+                        hash: 0,
+                        index: EMPTY
+                    };
+                    grown
+                ],
+            );
             for slot in old.into_iter().filter(|slot| slot.index != EMPTY) {
                 self.place(hash_of(slot.index), slot.index);
             }
@@ -98,12 +108,17 @@ impl Lookup {
         while self.slots[position].index != EMPTY {
             position = (position + 1) & mask;
         }
-        self.slots[position] = Slot { hash: (hash >> 32) as u32, index };
+        self.slots[position] = Slot {
+            hash: (hash >> 32) as u32,
+            index,
+        };
     }
 
     /// Takes an index out. Those behind it move up, so that no gap cuts them off.
     pub(super) fn remove(&mut self, hash: u64, index: u32, hash_of: impl Fn(u32) -> u64) {
-        let Some(mut gap) = self.position(hash, |other| other == index) else { return };
+        let Some(mut gap) = self.position(hash, |other| other == index) else {
+            return;
+        };
         let mask = self.slots.len() - 1;
         let mut next = (gap + 1) & mask;
         while self.slots[next].index != EMPTY {

@@ -1,6 +1,9 @@
 //! Who gets whom, and back in line.
 
-use super::output::{Answer, Command, CommandBody, ContactContext, EventBody, Output, Outputs, QueuePlace, QueuedReason};
+use super::output::{
+    Answer, Command, CommandBody, ContactContext, EventBody, Output, Outputs, QueuePlace,
+    QueuedReason,
+};
 use super::record::{HoldPhase, Phase};
 use super::state::Class;
 use super::{Invariant, Pool, catalogue, index};
@@ -11,12 +14,15 @@ impl Class {
     fn priority(self, waited_ms: u64, cap: u64) -> u64 {
         let start = u64::from(self.start) * catalogue::POINT;
         // A second of waiting is `acceleration` points, a millisecond as many thousandths.
-        start.saturating_add(u64::from(self.acceleration).saturating_mul(waited_ms)).min(cap)
+        start
+            .saturating_add(u64::from(self.acceleration).saturating_mul(waited_ms))
+            .min(cap)
     }
 
     /// After this wait the cap is reached.
     fn bound_ms(self, cap: u64) -> u64 {
-        cap.saturating_sub(u64::from(self.start) * catalogue::POINT).div_ceil(u64::from(self.acceleration.max(1)))
+        cap.saturating_sub(u64::from(self.start) * catalogue::POINT)
+            .div_ceil(u64::from(self.acceleration.max(1)))
     }
 }
 
@@ -32,19 +38,26 @@ impl Pool {
     pub(super) fn find_agent(&mut self, contact: u32) -> Option<u32> {
         let lane = self.lane_of(contact);
         let contact = &self.contacts[contact];
-        let staying = contact.record.staying.as_ref().and_then(|agent| self.agents.find(agent));
-        let from = usize::from(self.catalogue.queues[usize::from(contact.queue)].proficiency_min) - 1;
+        let staying = contact
+            .record
+            .staying
+            .as_ref()
+            .and_then(|agent| self.agents.find(agent));
+        let from =
+            usize::from(self.catalogue.queues[usize::from(contact.queue)].proficiency_min) - 1;
         let desk = &self.desks[self.lanes[lane as usize].desk as usize];
-        let longest = desk.ready[from..].iter().filter_map(|ready| {
-            ready.iter().find(|(_, _, agent)| Some(*agent) != staying)
-        });
+        let longest = desk.ready[from..]
+            .iter()
+            .filter_map(|ready| ready.iter().find(|(_, _, agent)| Some(*agent) != staying));
         longest.min().map(|(_, _, agent)| *agent)
     }
 
     /// Gives a free agent to the caller who has waited with the highest priority, or enters
     /// the agent as ready when nobody waits.
     pub(super) fn serve(&mut self, agent: u32, out: &mut Outputs) {
-        let Some(entry) = self.agents.get(agent) else { return };
+        let Some(entry) = self.agents.get(agent) else {
+            return;
+        };
         if !entry.freed {
             return;
         }
@@ -71,12 +84,18 @@ impl Pool {
         let mut best: Option<Best> = None;
         let mut capped: Option<(TimeMs, ContactId)> = None;
         for (desk, proficiency) in &self.agents[agent].desks {
-            let end = Class { proficiency_min: proficiency + 1, start: 0, acceleration: 0 };
+            let end = Class {
+                proficiency_min: proficiency + 1,
+                start: 0,
+                acceleration: 0,
+            };
             for (class, entries) in self.desks[*desk as usize].waiting.range(..end) {
                 let head = entries.iter().find(|(_, _, contact)| {
                     self.contacts[*contact].record.staying.as_ref() != Some(&self.agents[agent].id)
                 });
-                let Some((arrived_at, id, contact)) = head.copied() else { continue };
+                let Some((arrived_at, id, contact)) = head.copied() else {
+                    continue;
+                };
                 let place = (arrived_at, id);
                 let waited_ms = self.now.since(arrived_at);
                 let priority = class.priority(waited_ms, cap);
@@ -84,17 +103,25 @@ impl Pool {
                     capped = Some(capped.map_or(place, |other| other.min(place)));
                 }
                 let better = best.as_ref().is_none_or(|best| {
-                    (priority, std::cmp::Reverse(place)) > (best.priority, std::cmp::Reverse(best.place))
+                    (priority, std::cmp::Reverse(place))
+                        > (best.priority, std::cmp::Reverse(best.place))
                 });
                 if better {
-                    best = Some(Best { priority, place, contact });
+                    best = Some(Best {
+                        priority,
+                        place,
+                        contact,
+                    });
                 }
             }
         }
         if let (Some(best), Some(capped)) = (&best, capped)
             && capped < best.place
         {
-            let detail = format!("contact {} goes before contact {}, who is past the bound", best.place.1, capped.1);
+            let detail = format!(
+                "contact {} goes before contact {}, who is past the bound",
+                best.place.1, capped.1
+            );
             self.violation(Invariant::BoundedOvertaking, detail, out);
         }
         best.map(|best| best.contact)
@@ -130,8 +157,18 @@ impl Pool {
         record.hold_off_until = None;
         let assignment = record.assignments;
         self.add_hold(agent, contact, HoldPhase::Reserved, out);
-        let waited_ms = self.event_time(contact).since(self.contacts[contact].record.arrived_at);
-        self.emit(contact, EventBody::Assigned { agent: agent_id, assignment, waited_ms }, out);
+        let waited_ms = self
+            .event_time(contact)
+            .since(self.contacts[contact].record.arrived_at);
+        self.emit(
+            contact,
+            EventBody::Assigned {
+                agent: agent_id,
+                assignment,
+                waited_ms,
+            },
+            out,
+        );
         self.measure_wait(contact, false);
         if self.answering != Some(contact) {
             let answer = self.agent_answer(contact);
@@ -145,7 +182,9 @@ impl Pool {
         let id = self.numbers.next_command();
         let entry = &mut self.contacts[contact];
         let record = &mut entry.record;
-        let Some(target) = record.source.clone().filter(|_| record.leg_live) else { return };
+        let Some(target) = record.source.clone().filter(|_| record.leg_live) else {
+            return;
+        };
         record.command = Some(id);
         let warm = record.staying.is_some();
         let body = if warm || record.connected {
@@ -192,13 +231,26 @@ impl Pool {
 
     /// The input is settled and the contact is in line still: it gets its place told, and
     /// the switch takes it (back) to the queue's device.
-    pub(super) fn back_in_line(&mut self, contact: u32, id: ContactId, reason: QueuedReason, out: &mut Outputs) {
-        let Some(entry) = self.contacts.get(contact) else { return };
-        if entry.id != id || entry.record.phase != Phase::Waiting || !entry.record.leg_live || entry.record.closed {
+    pub(super) fn back_in_line(
+        &mut self,
+        contact: u32,
+        id: ContactId,
+        reason: QueuedReason,
+        out: &mut Outputs,
+    ) {
+        let Some(entry) = self.contacts.get(contact) else {
+            return;
+        };
+        if entry.id != id
+            || entry.record.phase != Phase::Waiting
+            || !entry.record.leg_live
+            || entry.record.closed
+        {
             return;
         }
         self.announce(contact, reason, false, out);
-        if self.answering == Some(contact) || self.contacts[contact].record.hold_off_until.is_some() {
+        if self.answering == Some(contact) || self.contacts[contact].record.hold_off_until.is_some()
+        {
             return;
         }
         let answer = self.queue_answer(contact);
@@ -209,19 +261,35 @@ impl Pool {
     pub(super) fn agent_answer(&self, contact: u32) -> Answer {
         let contact = &self.contacts[contact];
         let record = &contact.record;
-        let Some(id) = record.agent.clone() else { return Answer::DefaultRoute };
-        let Some(index) = self.agents.find(&id) else { return Answer::DefaultRoute };
+        let Some(id) = record.agent.clone() else {
+            return Answer::DefaultRoute;
+        };
+        let Some(index) = self.agents.find(&id) else {
+            return Answer::DefaultRoute;
+        };
         let context = ContactContext {
             topic: record.topic.as_ref().to_owned(),
             topic_confidence: record.topic_confidence,
-            other_topics: record.other_topics.iter().map(|topic| topic.as_ref().to_owned()).collect(),
+            other_topics: record
+                .other_topics
+                .iter()
+                .map(|topic| topic.as_ref().to_owned())
+                .collect(),
             language: record.language.as_ref().to_owned(),
             waited_ms: self.now.since(record.arrived_at),
             transfers: record.transfers,
             authenticated: record.authenticated,
-            callback_code: record.callback.as_ref().map(|callback| callback.code.as_ref().to_owned()).unwrap_or_default(),
+            callback_code: record
+                .callback
+                .as_ref()
+                .map(|callback| callback.code.as_ref().to_owned())
+                .unwrap_or_default(),
         };
-        Answer::Agent { agent: id, device: self.agents[index].record.device.as_ref().to_owned(), context }
+        Answer::Agent {
+            agent: id,
+            device: self.agents[index].record.device.as_ref().to_owned(),
+            context,
+        }
     }
 
     /// The place as last announced, as an answer.

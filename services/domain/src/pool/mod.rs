@@ -65,7 +65,7 @@ use crate::invariant::{Invariant, Violation};
 use crate::policy::Policy;
 use crate::{AgentId, CallerId, ContactId, SwitchId, TimeMs};
 use catalogue::Catalogue;
-use state::{Agent, AgentCounts, Contact, Desk, Ended, Languages, Lane, Slab, Snapshot, Timer};
+use state::{Agent, AgentCounts, Contact, Desk, Ended, Lane, Languages, Slab, Snapshot, Timer};
 
 /// Spoken when nothing else is known.
 const DEFAULT_LANGUAGE: &str = "en";
@@ -164,7 +164,8 @@ impl Pool {
     /// If it is not: the driver asks only for pools of its policy.
     #[must_use]
     pub fn new(policy: Arc<Policy>, name: &str) -> Pool {
-        let catalogue = Catalogue::new(&policy, name).expect("the driver asks only for pools of its policy");
+        let catalogue =
+            Catalogue::new(&policy, name).expect("the driver asks only for pools of its policy");
         let measured = catalogue.queues.iter().map(expected_wait::prior).collect();
         let queue_waiting = vec![0; catalogue.queues.len()];
         Pool {
@@ -236,30 +237,57 @@ impl Pool {
 
     fn begin(&mut self, now: TimeMs, occurred_at: TimeMs) {
         self.now = self.now.max(now);
-        self.at = if occurred_at == TimeMs::default() { self.now } else { occurred_at.min(self.now) };
+        self.at = if occurred_at == TimeMs::default() {
+            self.now
+        } else {
+            occurred_at.min(self.now)
+        };
     }
 
     fn dispatch(&mut self, input: Input, out: &mut Outputs) -> ReplyBody {
-        let Input { contact, source, traceparent, body, .. } = input;
+        let Input {
+            contact,
+            source,
+            traceparent,
+            body,
+            ..
+        } = input;
         let done = match (contact, body) {
             (_, InputBody::Agent(update)) => self.agent_changed(source, update, false, out),
             (_, InputBody::SnapshotAgent(update)) => self.agent_changed(source, update, true, out),
             (_, InputBody::SnapshotBegin) => self.snapshot_begin(source),
             (_, InputBody::SnapshotEnd) => self.snapshot_end(source, out),
             (_, InputBody::SwitchBoot) => self.switch_boot(source, out),
-            (contact, InputBody::CommandDone { command, agent, failed }) => {
+            (
+                contact,
+                InputBody::CommandDone {
+                    command,
+                    agent,
+                    failed,
+                },
+            ) => {
                 self.command_done(contact, command, agent.as_ref(), failed, out);
                 Ok(())
             }
-            (None, _) => Err(FieldError::new("contact_id", "16 bytes: this input is about a contact", "none")),
+            (None, _) => Err(FieldError::new(
+                "contact_id",
+                "16 bytes: this input is about a contact",
+                "none",
+            )),
             (Some(id), InputBody::Route(route)) => {
-                return self.route(id, source, &traceparent, route, out).unwrap_or_else(ReplyBody::Refused);
+                return self
+                    .route(id, source, &traceparent, route, out)
+                    .unwrap_or_else(ReplyBody::Refused);
             }
             (Some(id), InputBody::Reroute { cause, deadline }) => {
                 return self.reroute(id, cause, deadline, out);
             }
-            (Some(id), InputBody::Cleared(cleared)) => self.cleared(id, source, &traceparent, cleared, out),
-            (Some(id), InputBody::SnapshotCall(call)) => self.snapshot_call(id, source, &traceparent, call, out),
+            (Some(id), InputBody::Cleared(cleared)) => {
+                self.cleared(id, source, &traceparent, cleared, out)
+            }
+            (Some(id), InputBody::SnapshotCall(call)) => {
+                self.snapshot_call(id, source, &traceparent, call, out)
+            }
             (Some(id), InputBody::RegisterVirtual(registration)) => {
                 self.register_virtual(id, source, &traceparent, registration, out)
             }
@@ -274,27 +302,54 @@ impl Pool {
         }
     }
 
-    fn about_contact(&mut self, index: u32, body: InputBody, out: &mut Outputs) -> Result<(), FieldError> {
+    fn about_contact(
+        &mut self,
+        index: u32,
+        body: InputBody,
+        out: &mut Outputs,
+    ) -> Result<(), FieldError> {
         match body {
-            InputBody::RouteFailed { caller_gave_up } => self.route_failed(index, caller_gave_up, out),
+            InputBody::RouteFailed { caller_gave_up } => {
+                self.route_failed(index, caller_gave_up, out)
+            }
             InputBody::AtQueue => self.at_queue(index, out),
             InputBody::Delivered { agent } => return self.delivered(index, &agent, out),
             InputBody::Established { agent } => return self.established(index, &agent, out),
-            InputBody::Failed { agent, cause } => return self.failed(index, agent.as_ref(), cause, out),
-            InputBody::WrappedUp { agent, disposition, topic } => {
+            InputBody::Failed { agent, cause } => {
+                return self.failed(index, agent.as_ref(), cause, out);
+            }
+            InputBody::WrappedUp {
+                agent,
+                disposition,
+                topic,
+            } => {
                 return self.wrapped_up(index, &agent, disposition, topic.as_deref(), out);
             }
             InputBody::Survey(answers) => self.survey(index, answers, out),
-            InputBody::Transfer { from, topic, warm, authenticated } => {
+            InputBody::Transfer {
+                from,
+                topic,
+                warm,
+                authenticated,
+            } => {
                 return self.transfer(index, &from, &topic, warm, authenticated, out);
             }
             InputBody::Moved { from, to } => return self.moved(index, &from, to.as_ref(), out),
-            InputBody::CancelVirtual { end, report } => self.cancel_virtual(index, end, report, out),
-            InputBody::CallbackProgress { attempt, step, next_at, report } => {
+            InputBody::CancelVirtual { end, report } => {
+                self.cancel_virtual(index, end, report, out)
+            }
+            InputBody::CallbackProgress {
+                attempt,
+                step,
+                next_at,
+                report,
+            } => {
                 self.callback_progress(index, attempt, step, next_at, report, out);
             }
             InputBody::OfferDeclined => self.offer_declined(index, out),
-            InputBody::NoticeAcknowledged { kind, turn } => self.notice_acknowledged(index, kind, turn),
+            InputBody::NoticeAcknowledged { kind, turn } => {
+                self.notice_acknowledged(index, kind, turn)
+            }
             InputBody::Route(_)
             | InputBody::Reroute { .. }
             | InputBody::Cleared(_)

@@ -71,7 +71,13 @@ impl Order {
 
     /// Puts a place in line. It must not be there.
     pub(super) fn insert(&mut self, place: Place) {
-        let node = Node { place, heap: heap_of(place.1), left: NIL, right: NIL, size: 1 };
+        let node = Node {
+            place,
+            heap: heap_of(place.1),
+            left: NIL,
+            right: NIL,
+            size: 1,
+        };
         let new = match self.free.pop() {
             Some(index) => {
                 self.nodes[index as usize] = node;
@@ -99,7 +105,11 @@ impl Order {
         while self.node(at).place != place {
             self.node_mut(at).size -= 1;
             parent = at;
-            at = if place < self.node(at).place { self.node(at).left } else { self.node(at).right };
+            at = if place < self.node(at).place {
+                self.node(at).left
+            } else {
+                self.node(at).right
+            };
         }
         let joined = self.merge(self.node(at).left, self.node(at).right);
         if parent == NIL {
@@ -120,7 +130,11 @@ impl Order {
             if node.place == place {
                 return true;
             }
-            at = if place < node.place { node.left } else { node.right };
+            at = if place < node.place {
+                node.left
+            } else {
+                node.right
+            };
         }
         false
     }
@@ -134,7 +148,11 @@ impl Order {
     }
 
     fn size(&self, index: u32) -> u32 {
-        if index == NIL { 0 } else { self.node(index).size }
+        if index == NIL {
+            0
+        } else {
+            self.node(index).size
+        }
     }
 
     fn resize(&mut self, index: u32) {
@@ -189,7 +207,9 @@ mod tests {
     fn ranks_agree_with_a_sorted_vector_under_random_changes() {
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = |bound: u64| {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) % bound
         };
         let mut order = Order::default();

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::input::{CallbackEnd, CallbackStep, Cause, Disposition, NoticeKind, RoutedBy, SurveyAnswers, SwitchAgentState, SwitchRef};
+use super::input::{
+    CallbackEnd, CallbackStep, Cause, Disposition, NoticeKind, RoutedBy, SurveyAnswers,
+    SwitchAgentState, SwitchRef,
+};
 use crate::id::FieldError;
 use crate::invariant::Violation;
 use crate::{AgentId, CallId, CallerId, ContactId, TimeMs};
@@ -237,24 +240,85 @@ pub enum QueuedReason {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "the fields are explained once, in event.v1")]
 pub enum EventBody {
-    Offered { topic_confidence: f32, person_asked: bool, authenticated: bool },
-    Queued { position: u32, expected_wait_ms: u64, low_ms: u64, high_ms: u64, reason: QueuedReason, place_from: TimeMs },
-    OfferMade { virtual_hold: bool, windows: u32 },
+    Offered {
+        topic_confidence: f32,
+        person_asked: bool,
+        authenticated: bool,
+    },
+    Queued {
+        position: u32,
+        expected_wait_ms: u64,
+        low_ms: u64,
+        high_ms: u64,
+        reason: QueuedReason,
+        place_from: TimeMs,
+    },
+    OfferMade {
+        virtual_hold: bool,
+        windows: u32,
+    },
     OfferDeclined,
-    Assigned { agent: AgentId, assignment: u32, waited_ms: u64 },
-    Delivered { agent: AgentId },
-    Established { agent: AgentId, waited_ms: u64, callback: bool, first: bool, nuisance_hold_ms: u64, agent_held_ms: u64 },
-    NotAnswered { agent: AgentId, cause: Cause },
-    TransferRequested { from: AgentId, from_topic: String, to_topic: String, warm: bool },
-    Transferred { from: AgentId, to: AgentId },
-    Disconnected { agent: AgentId, talk_ms: u64 },
-    WrappedUp { agent: AgentId, disposition: Disposition, handle_ms: u64, timed_out: bool },
-    Abandoned { waited_ms: u64, ringing: bool },
-    CallbackBooked { window: Option<Window> },
-    CallbackAttempted { attempt: u32, step: CallbackStep },
-    CallbackEnded { end: CallbackEnd, attempts: u32 },
-    DefaultRouted { by: RoutedBy },
-    Blocked { reason: u8 },
+    Assigned {
+        agent: AgentId,
+        assignment: u32,
+        waited_ms: u64,
+    },
+    Delivered {
+        agent: AgentId,
+    },
+    Established {
+        agent: AgentId,
+        waited_ms: u64,
+        callback: bool,
+        first: bool,
+        nuisance_hold_ms: u64,
+        agent_held_ms: u64,
+    },
+    NotAnswered {
+        agent: AgentId,
+        cause: Cause,
+    },
+    TransferRequested {
+        from: AgentId,
+        from_topic: String,
+        to_topic: String,
+        warm: bool,
+    },
+    Transferred {
+        from: AgentId,
+        to: AgentId,
+    },
+    Disconnected {
+        agent: AgentId,
+        talk_ms: u64,
+    },
+    WrappedUp {
+        agent: AgentId,
+        disposition: Disposition,
+        handle_ms: u64,
+        timed_out: bool,
+    },
+    Abandoned {
+        waited_ms: u64,
+        ringing: bool,
+    },
+    CallbackBooked {
+        window: Option<Window>,
+    },
+    CallbackAttempted {
+        attempt: u32,
+        step: CallbackStep,
+    },
+    CallbackEnded {
+        end: CallbackEnd,
+        attempts: u32,
+    },
+    DefaultRouted {
+        by: RoutedBy,
+    },
+    Blocked {
+        reason: u8,
+    },
     SurveyAnswered(SurveyAnswers),
     Closed,
 }

@@ -44,7 +44,10 @@ impl Changes {
 
 /// A contact as kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "records are moved in reused buffers; a box would allocate for each change")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "records are moved in reused buffers; a box would allocate for each change"
+)]
 pub enum ContactRecord {
     /// In progress.
     Open(OpenContact),
@@ -360,4 +363,3 @@ pub struct Measured {
     /// Callers who gave up, fading.
     pub abandoned: f64,
 }
-

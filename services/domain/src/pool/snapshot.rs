@@ -4,11 +4,11 @@
 //! agents of that switch that were not in it and are older than its beginning are gone.
 //! Only here, and at a restart, all contacts and agents are walked.
 
+use super::Pool;
 use super::input::{RoutedBy, SnapshotCall, SnapshotPlace, SwitchRef};
 use super::output::{EventBody, Outputs, QueuedReason};
 use super::record::{OpenContact, Phase};
 use super::state::Snapshot;
-use super::Pool;
 use crate::id::FieldError;
 use crate::{AgentId, ContactId, TimeMs};
 
@@ -52,7 +52,11 @@ impl Pool {
         if let Some(snapshot) = self.snapshots.get_mut(&source.switch) {
             snapshot.contacts.insert(id);
         }
-        let agent = call.agent.as_ref().map(|agent| self.known_agent(agent)).transpose()?;
+        let agent = call
+            .agent
+            .as_ref()
+            .map(|agent| self.known_agent(agent))
+            .transpose()?;
         let index = match self.contacts.find(id) {
             Some(index) => index,
             // Its dialogue, or the end of its call, will tell.
@@ -60,11 +64,20 @@ impl Pool {
             None => self.rebuild_from_snapshot(id, source.clone(), traceparent, &call, out)?,
         };
         let record = &self.contacts[index].record;
-        let other_leg = record.leg_live && record.call.as_ref().is_some_and(|known| *known != call.call);
+        let other_leg = record.leg_live
+            && record
+                .call
+                .as_ref()
+                .is_some_and(|known| *known != call.call);
         let virtual_leg = super::index::is_virtual(record) && !record.leg_live;
         // Told again, after the end of that leg was told.
         let stale = !record.leg_live && self.at <= record.phase_since;
-        if record.closed || matches!(record.phase, Phase::Over | Phase::Blocked) || other_leg || virtual_leg || stale {
+        if record.closed
+            || matches!(record.phase, Phase::Over | Phase::Blocked)
+            || other_leg
+            || virtual_leg
+            || stale
+        {
             return Ok(());
         }
         self.set_source(index, Some(source));
@@ -75,7 +88,13 @@ impl Pool {
         Ok(())
     }
 
-    fn place_from_snapshot(&mut self, index: u32, place: SnapshotPlace, agent: Option<u32>, out: &mut Outputs) {
+    fn place_from_snapshot(
+        &mut self,
+        index: u32,
+        place: SnapshotPlace,
+        agent: Option<u32>,
+        out: &mut Outputs,
+    ) {
         let phase = self.contacts[index].record.phase;
         let is_new = self.contacts[index].record.sequence == 1 && phase == Phase::Elsewhere;
         match (place, agent) {
@@ -85,12 +104,20 @@ impl Pool {
                 }
                 self.requeue(index, QueuedReason::Recovered, out);
             }
-            (SnapshotPlace::Queued, _) if matches!(phase, Phase::Leaving | Phase::Elsewhere | Phase::DefaultRouted) => {
+            (SnapshotPlace::Queued, _)
+                if matches!(
+                    phase,
+                    Phase::Leaving | Phase::Elsewhere | Phase::DefaultRouted
+                ) =>
+            {
                 self.requeue(index, QueuedReason::Recovered, out);
             }
             (SnapshotPlace::Queued, _) => self.at_queue(index, out),
             (SnapshotPlace::Alerting | SnapshotPlace::Connected, Some(agent)) => {
-                let was_away = matches!(phase, Phase::Leaving | Phase::Elsewhere | Phase::DefaultRouted);
+                let was_away = matches!(
+                    phase,
+                    Phase::Leaving | Phase::Elsewhere | Phase::DefaultRouted
+                );
                 if was_away {
                     self.contacts[index].record.phase = Phase::Waiting;
                 }
@@ -106,7 +133,10 @@ impl Pool {
                     record.phase = phase;
                 }
             }
-            (SnapshotPlace::DefaultRouted, _) if matches!(phase, Phase::Waiting | Phase::Assigned | Phase::Alerting) || is_new => {
+            (SnapshotPlace::DefaultRouted, _)
+                if matches!(phase, Phase::Waiting | Phase::Assigned | Phase::Alerting)
+                    || is_new =>
+            {
                 self.release_current(index);
                 self.default_routed(index, RoutedBy::DefaultNoLink, out);
             }
@@ -129,10 +159,18 @@ impl Pool {
             let line = self.catalogue.line(&call.line);
             let default = line.map(|line| self.catalogue.lines[line as usize].default_topic);
             let topic = default.map(|topic| self.catalogue.topics[topic as usize].id.clone());
-            let language = if known_language { call.language.as_str() } else { "" };
+            let language = if known_language {
+                call.language.as_str()
+            } else {
+                ""
+            };
             self.resolve(&call.line, topic.as_deref().unwrap_or_default(), language)?
         };
-        let arrived_at = if call.arrived_at == TimeMs::default() { self.at } else { call.arrived_at.min(self.at) };
+        let arrived_at = if call.arrived_at == TimeMs::default() {
+            self.at
+        } else {
+            call.arrived_at.min(self.at)
+        };
         let record = OpenContact {
             caller: call.caller,
             arrived_at,
@@ -147,19 +185,38 @@ impl Pool {
         };
         let index = self.open(id, resolved, record);
         self.set_source(index, Some(source));
-        let offered = EventBody::Offered { topic_confidence: 0.0, person_asked: false, authenticated: false };
+        let offered = EventBody::Offered {
+            topic_confidence: 0.0,
+            person_asked: false,
+            authenticated: false,
+        };
         self.emit(index, offered, out);
         Ok(index)
     }
 
     /// The snapshot is complete: what was not in it is gone.
-    pub(super) fn snapshot_end(&mut self, source: Option<SwitchRef>, out: &mut Outputs) -> Result<(), FieldError> {
+    pub(super) fn snapshot_end(
+        &mut self,
+        source: Option<SwitchRef>,
+        out: &mut Outputs,
+    ) -> Result<(), FieldError> {
         let source = named(source)?;
-        let whole = self.snapshots.remove(&source.switch).filter(|snapshot| snapshot.boot == source.boot);
+        let whole = self
+            .snapshots
+            .remove(&source.switch)
+            .filter(|snapshot| snapshot.boot == source.boot);
         let Some(snapshot) = whole else {
-            return Err(FieldError::new("snapshot", "begun before its end, at this owner", &source.switch));
+            return Err(FieldError::new(
+                "snapshot",
+                "begun before its end, at this owner",
+                &source.switch,
+            ));
         };
-        let is_of = |other: &Option<SwitchRef>| other.as_ref().is_some_and(|other| other.switch == source.switch);
+        let is_of = |other: &Option<SwitchRef>| {
+            other
+                .as_ref()
+                .is_some_and(|other| other.switch == source.switch)
+        };
         let gone = self.contacts.iter().filter(|(_, contact)| {
             let record = &contact.record;
             is_of(&record.source)
@@ -183,15 +240,30 @@ impl Pool {
 
     /// The switch has restarted: calls of its earlier boots are gone, its agents logged off.
     /// Booked callbacks keep their places; they are dialled on the new boot.
-    pub(super) fn switch_boot(&mut self, source: Option<SwitchRef>, out: &mut Outputs) -> Result<(), FieldError> {
+    pub(super) fn switch_boot(
+        &mut self,
+        source: Option<SwitchRef>,
+        out: &mut Outputs,
+    ) -> Result<(), FieldError> {
         let source = named(source)?;
-        if self.snapshots.get(&source.switch).is_some_and(|snapshot| snapshot.boot != source.boot) {
+        if self
+            .snapshots
+            .get(&source.switch)
+            .is_some_and(|snapshot| snapshot.boot != source.boot)
+        {
             self.snapshots.remove(&source.switch);
         }
         let is_old = |other: &Option<SwitchRef>| {
-            other.as_ref().is_some_and(|other| other.switch == source.switch && other.boot != source.boot)
+            other
+                .as_ref()
+                .is_some_and(|other| other.switch == source.switch && other.boot != source.boot)
         };
-        let old: Vec<u32> = self.contacts.iter().filter(|(_, contact)| is_old(&contact.record.source)).map(|(index, _)| index).collect();
+        let old: Vec<u32> = self
+            .contacts
+            .iter()
+            .filter(|(_, contact)| is_old(&contact.record.source))
+            .map(|(index, _)| index)
+            .collect();
         for index in old {
             self.contacts[index].record.source = Some(source.clone());
             if self.contacts[index].record.leg_live {
@@ -200,7 +272,12 @@ impl Pool {
                 self.mark_contact(index);
             }
         }
-        let old: Vec<u32> = self.agents.iter().filter(|(_, agent)| is_old(&agent.record.source)).map(|(index, _)| index).collect();
+        let old: Vec<u32> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| is_old(&agent.record.source))
+            .map(|(index, _)| index)
+            .collect();
         self.log_off_all(old, out);
         Ok(())
     }

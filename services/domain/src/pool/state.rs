@@ -125,11 +125,16 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn staff(&self, proficiency_min: u8) -> u32 {
-        self.staffed[usize::from(proficiency_min) - 1..].iter().sum()
+        self.staffed[usize::from(proficiency_min) - 1..]
+            .iter()
+            .sum()
     }
 
     pub(super) fn ready_count(&self, proficiency_min: u8) -> usize {
-        self.ready[usize::from(proficiency_min) - 1..].iter().map(BTreeSet::len).sum()
+        self.ready[usize::from(proficiency_min) - 1..]
+            .iter()
+            .map(BTreeSet::len)
+            .sum()
     }
 }
 
@@ -223,7 +228,11 @@ pub(super) struct Slab<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), free: Vec::new(), lookup: Lookup::default() }
+        Self {
+            items: Vec::new(),
+            free: Vec::new(),
+            lookup: Lookup::default(),
+        }
     }
 }
 
@@ -260,14 +269,22 @@ impl<T: Named> Slab<T> {
 impl Slab<Contact> {
     /// The contact of this id.
     pub(super) fn find(&self, id: ContactId) -> Option<u32> {
-        self.lookup.find(id.hash(), |index| self.items[index as usize].as_ref().is_some_and(|item| item.id == id))
+        self.lookup.find(id.hash(), |index| {
+            self.items[index as usize]
+                .as_ref()
+                .is_some_and(|item| item.id == id)
+        })
     }
 }
 
 impl Slab<Agent> {
     /// The agent of this id.
     pub(super) fn find(&self, id: &AgentId) -> Option<u32> {
-        let is = |index: u32| self.items[index as usize].as_ref().is_some_and(|item| item.id == *id);
+        let is = |index: u32| {
+            self.items[index as usize]
+                .as_ref()
+                .is_some_and(|item| item.id == *id)
+        };
         self.lookup.find(id.as_str().hash(), is)
     }
 }
@@ -282,7 +299,9 @@ impl<T> Slab<T> {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0_u32..).zip(&self.items).filter_map(|(index, item)| Some((index, item.as_ref()?)))
+        (0_u32..)
+            .zip(&self.items)
+            .filter_map(|(index, item)| Some((index, item.as_ref()?)))
     }
 }
 
@@ -290,12 +309,16 @@ impl<T> std::ops::Index<u32> for Slab<T> {
     type Output = T;
 
     fn index(&self, index: u32) -> &T {
-        self.items[index as usize].as_ref().expect("indexes are given out by the slab and dropped with the item")
+        self.items[index as usize]
+            .as_ref()
+            .expect("indexes are given out by the slab and dropped with the item")
     }
 }
 
 impl<T> std::ops::IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, index: u32) -> &mut T {
-        self.items[index as usize].as_mut().expect("indexes are given out by the slab and dropped with the item")
+        self.items[index as usize]
+            .as_mut()
+            .expect("indexes are given out by the slab and dropped with the item")
     }
 }

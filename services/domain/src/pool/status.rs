@@ -67,7 +67,12 @@ impl Pool {
     #[must_use]
     pub fn status(&self, _now: TimeMs) -> PoolStatus {
         let count = |class| self.agent_counts.of(class);
-        let mut queues: Vec<QueueStatus> = self.catalogue.queues.iter().map(QueueStatus::empty).collect();
+        let mut queues: Vec<QueueStatus> = self
+            .catalogue
+            .queues
+            .iter()
+            .map(QueueStatus::empty)
+            .collect();
         let mut most_waiting = vec![0; queues.len()];
         for (lane, index) in self.lanes.iter().zip(0_u32..) {
             let queue = usize::from(lane.queue);
@@ -77,7 +82,10 @@ impl Pool {
             status.virtual_waiting += lane.waiting_virtual;
             status.agents_busy += lane.busy;
             let oldest = lane.order.first().map(|(arrived_at, _)| arrived_at);
-            status.oldest_arrived_at = [status.oldest_arrived_at, oldest].into_iter().flatten().min();
+            status.oldest_arrived_at = [status.oldest_arrived_at, oldest]
+                .into_iter()
+                .flatten()
+                .min();
             if waiting > most_waiting[queue] {
                 most_waiting[queue] = waiting;
                 status.expected_wait_ms = self.wait(index, waiting).expected_ms;

@@ -45,11 +45,16 @@ pub(super) fn contact_wake(record: &OpenContact, pool: &PoolPolicy) -> Option<Ti
             }
             if let Some(callback) = &record.callback {
                 match callback.state {
-                    VirtualState::Window => at(callback.window.map_or(record.phase_since, |window| window.from)),
+                    VirtualState::Window => at(callback
+                        .window
+                        .map_or(record.phase_since, |window| window.from)),
                     VirtualState::Due => {
                         at(callback.repeat_at);
                         if callback.held.is_some() {
-                            at(callback.held_since.plus(callback.ring_ms).plus(HOLD_MARGIN_MS));
+                            at(callback
+                                .held_since
+                                .plus(callback.ring_ms)
+                                .plus(HOLD_MARGIN_MS));
                         }
                     }
                     VirtualState::Missed => {
@@ -71,15 +76,27 @@ pub(super) fn contact_wake(record: &OpenContact, pool: &PoolPolicy) -> Option<Ti
 
 /// When something of this agent is due.
 pub(super) fn agent_wake(record: &AgentRecord, pool: &PoolPolicy) -> Option<TimeMs> {
-    let wrap_ups = record.holds.iter().filter(|hold| hold.phase == HoldPhase::WrapUp);
-    let wrapped = wrap_ups.map(|hold| hold.since.plus(pool.wrap_up_max_ms)).min();
-    [wrapped, command_repeat_at(record)].into_iter().flatten().min()
+    let wrap_ups = record
+        .holds
+        .iter()
+        .filter(|hold| hold.phase == HoldPhase::WrapUp);
+    let wrapped = wrap_ups
+        .map(|hold| hold.since.plus(pool.wrap_up_max_ms))
+        .min();
+    [wrapped, command_repeat_at(record)]
+        .into_iter()
+        .flatten()
+        .min()
 }
 
 fn command_repeat_at(record: &AgentRecord) -> Option<TimeMs> {
     record.command?;
     let soon = record.command_repeats < COMMAND_REPEATS_SOON;
-    Some(record.command_at.plus(if soon { COMMAND_REPEAT_MS } else { COMMAND_REPEAT_SELDOM_MS }))
+    Some(record.command_at.plus(if soon {
+        COMMAND_REPEAT_MS
+    } else {
+        COMMAND_REPEAT_SELDOM_MS
+    }))
 }
 
 impl Pool {
@@ -122,8 +139,11 @@ impl Pool {
     fn contact_due(&mut self, index: u32, out: &mut Outputs) {
         let now = self.now;
         let pool = &self.catalogue.pool;
-        let (reservation_max_ms, no_answer_ms, survey_wait_ms) =
-            (pool.reservation_max_ms, pool.no_answer_ms, pool.survey_wait_ms);
+        let (reservation_max_ms, no_answer_ms, survey_wait_ms) = (
+            pool.reservation_max_ms,
+            pool.no_answer_ms,
+            pool.survey_wait_ms,
+        );
         let record = &self.contacts[index].record;
         let since = record.phase_since;
         match record.phase {
@@ -139,7 +159,9 @@ impl Pool {
                 self.give_up(index, false, out);
                 return;
             }
-            Phase::Over if !record.closed && record.wrapping == 0 && since.plus(survey_wait_ms) <= now => {
+            Phase::Over
+                if !record.closed && record.wrapping == 0 && since.plus(survey_wait_ms) <= now =>
+            {
                 self.close(index, out);
                 return;
             }
@@ -152,13 +174,19 @@ impl Pool {
 
     fn waiting_due(&mut self, index: u32, out: &mut Outputs) {
         let now = self.now;
-        if self.contacts[index].record.hold_off_until.is_some_and(|until| until <= now) {
+        if self.contacts[index]
+            .record
+            .hold_off_until
+            .is_some_and(|until| until <= now)
+        {
             self.contacts[index].record.hold_off_until = None;
             self.sync_contact(index);
             self.rematch(index, out);
             return;
         }
-        let Some(callback) = &self.contacts[index].record.callback else { return };
+        let Some(callback) = &self.contacts[index].record.callback else {
+            return;
+        };
         match callback.state {
             VirtualState::Window if callback.window.is_none_or(|window| window.from <= now) => {
                 self.join_line(index, out);
@@ -179,7 +207,11 @@ impl Pool {
         }
         contact.record.notices_at = now.plus(NOTICE_REPEAT_MS);
         for (kind, turn) in &contact.record.notices {
-            out.push(Output::Notice { contact: contact.id, kind: *kind, turn: *turn });
+            out.push(Output::Notice {
+                contact: contact.id,
+                kind: *kind,
+                turn: *turn,
+            });
         }
     }
 
@@ -191,7 +223,9 @@ impl Pool {
             let late = holds.iter().find(|hold| {
                 hold.phase == HoldPhase::WrapUp && hold.since.plus(wrap_up_max_ms) <= now
             });
-            let Some(contact) = late.map(|hold| hold.contact) else { break };
+            let Some(contact) = late.map(|hold| hold.contact) else {
+                break;
+            };
             self.end_wrap_up(index, contact, Disposition::Unspecified, true, out);
             if self.agents.get(index).is_none() {
                 return;
@@ -209,7 +243,11 @@ impl Pool {
     /// The caller gave up while waiting or ringing; nothing more of the call will come.
     pub(super) fn give_up(&mut self, index: u32, ringing: bool, out: &mut Outputs) {
         let record = &self.contacts[index].record;
-        let gone_at = if record.phase == Phase::Leaving { record.phase_since } else { self.event_time(index) };
+        let gone_at = if record.phase == Phase::Leaving {
+            record.phase_since
+        } else {
+            self.event_time(index)
+        };
         let waited_ms = gone_at.since(record.arrived_at);
         self.measure_wait(index, true);
         self.emit(index, EventBody::Abandoned { waited_ms, ringing }, out);

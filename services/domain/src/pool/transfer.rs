@@ -1,10 +1,10 @@
 //! Transfers: by topic, warm or cold, with the place of the first arrival; and moves that
 //! the switch makes by itself.
 
+use super::Pool;
 use super::input::SwitchAgentState;
 use super::output::{EventBody, Outputs, QueuedReason};
 use super::record::Phase;
-use super::Pool;
 use crate::AgentId;
 use crate::id::FieldError;
 
@@ -21,11 +21,19 @@ impl Pool {
     ) -> Result<(), FieldError> {
         self.known_agent(from)?;
         let found = self.catalogue.topic(topic);
-        let to = found.ok_or_else(|| FieldError::new("transfer.topic", "a topic of this pool in policy", topic))?;
+        let to = found.ok_or_else(|| {
+            FieldError::new("transfer.topic", "a topic of this pool in policy", topic)
+        })?;
         let record = &self.contacts[index].record;
         let repeated = record.sent_by.as_ref() == Some(from) && *record.topic == *topic;
         if record.phase != Phase::Talking || record.agent.as_ref() != Some(from) {
-            let error = || FieldError::new("transfer.from_agent_id", "the agent who talks to the caller", from);
+            let error = || {
+                FieldError::new(
+                    "transfer.from_agent_id",
+                    "the agent who talks to the caller",
+                    from,
+                )
+            };
             return if repeated { Ok(()) } else { Err(error()) };
         }
         self.contacts[index].record.authenticated |= authenticated;
@@ -35,14 +43,25 @@ impl Pool {
     }
 
     /// The switch sent the contact on in a new dialogue: a cold transfer.
-    pub(super) fn switch_transfers(&mut self, index: u32, from: &AgentId, to: u32, out: &mut Outputs) {
+    pub(super) fn switch_transfers(
+        &mut self,
+        index: u32,
+        from: &AgentId,
+        to: u32,
+        out: &mut Outputs,
+    ) {
         self.leave_agent(index, from, to, false, out);
     }
 
     fn leave_agent(&mut self, index: u32, from: &AgentId, to: u32, warm: bool, out: &mut Outputs) {
         let from_topic = self.contacts[index].record.topic.as_ref().to_owned();
         let to_topic = self.catalogue.topics[to as usize].id.as_ref().to_owned();
-        let asked = EventBody::TransferRequested { from: from.clone(), from_topic, to_topic, warm };
+        let asked = EventBody::TransferRequested {
+            from: from.clone(),
+            from_topic,
+            to_topic,
+            warm,
+        };
         self.emit(index, asked, out);
         let record = &mut self.contacts[index].record;
         record.transfers += 1;
@@ -60,8 +79,17 @@ impl Pool {
     pub(super) fn transfer_arrived(&mut self, index: u32, to: &AgentId, out: &mut Outputs) {
         let record = &mut self.contacts[index].record;
         let staying = record.staying.take();
-        let Some(from) = record.sent_by.take() else { return };
-        self.emit(index, EventBody::Transferred { from: from.clone(), to: to.clone() }, out);
+        let Some(from) = record.sent_by.take() else {
+            return;
+        };
+        self.emit(
+            index,
+            EventBody::Transferred {
+                from: from.clone(),
+                to: to.clone(),
+            },
+            out,
+        );
         if staying.is_some() {
             self.disconnect(index, &from, out);
         }

@@ -10,11 +10,11 @@
 //! Rejected: holding an agent for every callback, which wastes a ring time of an agent for
 //! each; and never holding one, which makes the callers of small queues hold again.
 
+use super::Pool;
 use super::input::{CallbackEnd, CallbackStep, NoticeKind, SwitchRef, VirtualRegistration};
 use super::output::{EventBody, Output, Outputs, QueuedReason, Window};
 use super::record::{HoldPhase, Phase, VirtualPlace, VirtualState};
 use super::timers::{HOLD_MARGIN_MS, NOTICE_REPEAT_MS, TURN_REPEAT_DIALLED_MS, TURN_REPEAT_MS};
-use super::Pool;
 use crate::id::FieldError;
 use crate::{ContactId, TimeMs};
 
@@ -34,15 +34,27 @@ impl Pool {
         out: &mut Outputs,
     ) -> Result<(), FieldError> {
         if registration.ring_ms == 0 || registration.ring_ms > RING_MAX_MS {
-            return Err(FieldError::new("register_virtual.ring_ms", format!("1 to {RING_MAX_MS}"), registration.ring_ms));
+            return Err(FieldError::new(
+                "register_virtual.ring_ms",
+                format!("1 to {RING_MAX_MS}"),
+                registration.ring_ms,
+            ));
         }
         if registration.code.len() > 32 {
-            return Err(FieldError::new("register_virtual.code", "at most 32 bytes", registration.code.len()));
+            return Err(FieldError::new(
+                "register_virtual.code",
+                "at most 32 bytes",
+                registration.code.len(),
+            ));
         }
         if let Some((from, until)) = registration.window
             && from >= until
         {
-            return Err(FieldError::new("register_virtual.window", "from before until", format!("{from} to {until}")));
+            return Err(FieldError::new(
+                "register_virtual.window",
+                "from before until",
+                format!("{from} to {until}"),
+            ));
         }
         let index = match self.contacts.find(id) {
             Some(index) => index,
@@ -56,10 +68,17 @@ impl Pool {
             self.mark_contact(index);
             return Ok(());
         }
-        if record.closed || matches!(record.phase, Phase::Blocked | Phase::DefaultRouted | Phase::Elsewhere) {
+        if record.closed
+            || matches!(
+                record.phase,
+                Phase::Blocked | Phase::DefaultRouted | Phase::Elsewhere
+            )
+        {
             return Err(not_in_progress(id));
         }
-        let window = registration.window.map(|(from, until)| Window { from, until });
+        let window = registration
+            .window
+            .map(|(from, until)| Window { from, until });
         let later = window.is_some_and(|window| window.from > now);
         let turn = record.callback.as_ref().map_or(0, |callback| callback.turn);
         record.callback = Some(VirtualPlace {
@@ -68,7 +87,11 @@ impl Pool {
             code: registration.code.as_str().into(),
             report: registration.report,
             turn,
-            state: if later { VirtualState::Window } else { VirtualState::InLine },
+            state: if later {
+                VirtualState::Window
+            } else {
+                VirtualState::InLine
+            },
             since: now,
             ..VirtualPlace::default()
         });
@@ -100,7 +123,11 @@ impl Pool {
             return Err(not_in_progress(id));
         }
         let Some(route) = &registration.route else {
-            return Err(FieldError::new("register_virtual.route", "needed for a contact that is not known", "none"));
+            return Err(FieldError::new(
+                "register_virtual.route",
+                "needed for a contact that is not known",
+                "none",
+            ));
         };
         let resolved = self.resolve(&route.line, &route.topic, &route.language)?;
         let index = self.open_route(id, resolved, source, traceparent, route);
@@ -127,9 +154,14 @@ impl Pool {
 
     /// Has the turn of the next virtual entries of this lane come?
     pub(super) fn look_at_turns(&mut self, lane: u32, out: &mut Outputs) {
-        while let Some((arrived_at, id, contact)) = self.lanes[lane as usize].turns.first().copied() {
+        while let Some((arrived_at, id, contact)) = self.lanes[lane as usize].turns.first().copied()
+        {
             let ahead = self.lanes[lane as usize].order.ahead((arrived_at, id));
-            let ring_ms = self.contacts[contact].record.callback.as_ref().map_or(0, |callback| callback.ring_ms);
+            let ring_ms = self.contacts[contact]
+                .record
+                .callback
+                .as_ref()
+                .map_or(0, |callback| callback.ring_ms);
             let idle = self.find_agent(contact);
             // Who is ahead may be between two attempts: an idle agent is not kept for them.
             if idle.is_none() && self.wait(lane, ahead).expected_ms >= ring_ms {
@@ -159,7 +191,9 @@ impl Pool {
 
     fn tell_turn(&mut self, index: u32, out: &mut Outputs) {
         let contact = &self.contacts[index];
-        let Some(callback) = &contact.record.callback else { return };
+        let Some(callback) = &contact.record.callback else {
+            return;
+        };
         out.push(Output::VirtualDue {
             contact: contact.id,
             agent_held: callback.held.is_some(),
@@ -170,9 +204,11 @@ impl Pool {
 
     /// The entry has reached an agent, who is held while callback dials.
     pub(super) fn hold_for_turn(&mut self, index: u32, agent: u32, out: &mut Outputs) {
-        let in_line = self.contacts[index].record.callback.as_ref().is_some_and(|callback| {
-            callback.state == VirtualState::InLine
-        });
+        let in_line = self.contacts[index]
+            .record
+            .callback
+            .as_ref()
+            .is_some_and(|callback| callback.state == VirtualState::InLine);
         if in_line {
             self.begin_turn(index, true);
         }
@@ -189,8 +225,12 @@ impl Pool {
     /// Frees the agent who is held for the entry. The caller syncs the contact.
     pub(super) fn unhold(&mut self, index: u32) {
         let (now, id) = (self.now, self.contacts[index].id);
-        let Some(callback) = &mut self.contacts[index].record.callback else { return };
-        let Some(agent) = callback.held.take() else { return };
+        let Some(callback) = &mut self.contacts[index].record.callback else {
+            return;
+        };
+        let Some(agent) = callback.held.take() else {
+            return;
+        };
         callback.agent_held_ms += now.since(callback.held_since);
         callback.hold_wanted = false;
         if let Some(agent) = self.agents.find(&agent) {
@@ -201,14 +241,28 @@ impl Pool {
     /// A deadline of an entry whose turn it is.
     pub(super) fn turn_due(&mut self, index: u32, out: &mut Outputs) {
         let now = self.now;
-        let Some(callback) = &self.contacts[index].record.callback else { return };
-        if callback.held.is_some() && callback.held_since.plus(callback.ring_ms).plus(HOLD_MARGIN_MS) <= now {
+        let Some(callback) = &self.contacts[index].record.callback else {
+            return;
+        };
+        if callback.held.is_some()
+            && callback
+                .held_since
+                .plus(callback.ring_ms)
+                .plus(HOLD_MARGIN_MS)
+                <= now
+        {
             self.holds_expired += 1;
             self.unhold(index);
         }
-        let Some(callback) = &mut self.contacts[index].record.callback else { return };
+        let Some(callback) = &mut self.contacts[index].record.callback else {
+            return;
+        };
         if callback.repeat_at <= now {
-            callback.repeat_at = now.plus(if callback.dialled { TURN_REPEAT_DIALLED_MS } else { TURN_REPEAT_MS });
+            callback.repeat_at = now.plus(if callback.dialled {
+                TURN_REPEAT_DIALLED_MS
+            } else {
+                TURN_REPEAT_MS
+            });
             self.tell_turn(index, out);
         }
     }
@@ -218,7 +272,9 @@ impl Pool {
         let at = self.at;
         let record = &mut self.contacts[index].record;
         let waiting = record.phase == Phase::Waiting;
-        let Some(callback) = &mut record.callback else { return };
+        let Some(callback) = &mut record.callback else {
+            return;
+        };
         callback.state = VirtualState::Live;
         callback.since = at;
         callback.answered_at = Some(at);
@@ -237,7 +293,9 @@ impl Pool {
     pub(super) fn keep_for_callback(&mut self, index: u32, out: &mut Outputs) -> bool {
         let now = self.now;
         let record = &self.contacts[index].record;
-        let Some(state) = record.callback.as_ref().map(|callback| callback.state) else { return false };
+        let Some(state) = record.callback.as_ref().map(|callback| callback.state) else {
+            return false;
+        };
         if state == VirtualState::Ended {
             return false;
         }
@@ -246,7 +304,10 @@ impl Pool {
         match state {
             VirtualState::Ended => {}
             VirtualState::Live => self.leg_lost(index, out),
-            VirtualState::InLine | VirtualState::Window | VirtualState::Due | VirtualState::Missed => {
+            VirtualState::InLine
+            | VirtualState::Window
+            | VirtualState::Due
+            | VirtualState::Missed => {
                 record.leg_live = false;
                 record.phase = Phase::Waiting;
                 record.phase_since = now;
@@ -290,7 +351,9 @@ impl Pool {
         out: &mut Outputs,
     ) {
         let now = self.now;
-        let Some(callback) = &mut self.contacts[index].record.callback else { return };
+        let Some(callback) = &mut self.contacts[index].record.callback else {
+            return;
+        };
         if report <= callback.report || callback.state == VirtualState::Ended {
             return;
         }
@@ -302,8 +365,14 @@ impl Pool {
                 callback.dialled = true;
                 callback.repeat_at = now.plus(TURN_REPEAT_DIALLED_MS);
             }
-            CallbackStep::NoAnswer | CallbackStep::Busy | CallbackStep::Voicemail | CallbackStep::Failed => {
-                if matches!(state, VirtualState::Due | VirtualState::InLine | VirtualState::Missed) {
+            CallbackStep::NoAnswer
+            | CallbackStep::Busy
+            | CallbackStep::Voicemail
+            | CallbackStep::Failed => {
+                if matches!(
+                    state,
+                    VirtualState::Due | VirtualState::InLine | VirtualState::Missed
+                ) {
                     callback.state = VirtualState::Missed;
                     callback.since = now;
                     callback.next_at = next_at;
@@ -319,8 +388,16 @@ impl Pool {
     }
 
     /// The booking is gone.
-    pub(super) fn cancel_virtual(&mut self, index: u32, end: CallbackEnd, report: u32, out: &mut Outputs) {
-        let Some(callback) = &mut self.contacts[index].record.callback else { return };
+    pub(super) fn cancel_virtual(
+        &mut self,
+        index: u32,
+        end: CallbackEnd,
+        report: u32,
+        out: &mut Outputs,
+    ) {
+        let Some(callback) = &mut self.contacts[index].record.callback else {
+            return;
+        };
         if report <= callback.report || callback.state == VirtualState::Ended {
             return;
         }
@@ -338,7 +415,9 @@ impl Pool {
     pub(super) fn end_callback(&mut self, index: u32, end: CallbackEnd, out: &mut Outputs) {
         let now = self.now;
         self.unhold(index);
-        let Some(callback) = &mut self.contacts[index].record.callback else { return };
+        let Some(callback) = &mut self.contacts[index].record.callback else {
+            return;
+        };
         callback.state = VirtualState::Ended;
         callback.since = now;
         let attempts = callback.attempts;
@@ -348,12 +427,20 @@ impl Pool {
     /// Tells callback, until it acknowledges.
     pub(super) fn notice(&mut self, index: u32, kind: NoticeKind, out: &mut Outputs) {
         let contact = &mut self.contacts[index];
-        let turn = contact.record.callback.as_ref().map_or(0, |callback| callback.turn);
+        let turn = contact
+            .record
+            .callback
+            .as_ref()
+            .map_or(0, |callback| callback.turn);
         if !contact.record.notices.contains(&(kind, turn)) {
             contact.record.notices.push((kind, turn));
         }
         contact.record.notices_at = self.now.plus(NOTICE_REPEAT_MS);
-        out.push(Output::Notice { contact: contact.id, kind, turn });
+        out.push(Output::Notice {
+            contact: contact.id,
+            kind,
+            turn,
+        });
     }
 
     /// Callback holds the notice.
@@ -391,8 +478,16 @@ impl Pool {
                 break;
             }
             let from = TimeMs(number.saturating_mul(policy.window_ms));
-            let window = Window { from, until: from.plus(policy.window_ms) };
-            if is_callable(zone, window, policy.callable_from_hour, policy.callable_until_hour) {
+            let window = Window {
+                from,
+                until: from.plus(policy.window_ms),
+            };
+            if is_callable(
+                zone,
+                window,
+                policy.callable_from_hour,
+                policy.callable_until_hour,
+            ) {
                 windows.push(window);
             }
         }
@@ -407,9 +502,13 @@ fn is_callable(zone: &jiff::tz::TimeZone, window: Window, from_hour: u32, until_
         Some(zone.to_datetime(at))
     };
     // The end is exclusive: a window until 21:00 ends within the hour before.
-    let (Some(start), Some(end)) = (local(window.from), local(window.until.minus(1))) else { return false };
+    let (Some(start), Some(end)) = (local(window.from), local(window.until.minus(1))) else {
+        return false;
+    };
     let hours = i64::from(from_hour)..i64::from(until_hour);
-    start.date() == end.date() && hours.contains(&i64::from(start.hour())) && hours.contains(&i64::from(end.hour()))
+    start.date() == end.date()
+        && hours.contains(&i64::from(start.hour()))
+        && hours.contains(&i64::from(end.hour()))
 }
 
 fn not_in_progress(id: ContactId) -> FieldError {

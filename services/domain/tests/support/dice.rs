@@ -39,7 +39,9 @@ impl Dice {
 
 /// The first seed and how many: `TRUNKLINE_SEED` runs one alone.
 pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
-    let given = std::env::var("TRUNKLINE_SEED").ok().and_then(|seed| seed.parse().ok());
+    let given = std::env::var("TRUNKLINE_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let (first, count) = given.map_or((1, count), |seed| (seed, 1));
     first..first + count
 }

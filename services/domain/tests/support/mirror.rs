@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use domain::policy::Policy;
 use domain::pool::{
-    AgentRecord, Changes, ContactRecord, Event, EventBody, HoldPhase, MetaRecord, OpenContact, Output, Phase, Pool,
-    VirtualState,
+    AgentRecord, Changes, ContactRecord, Event, EventBody, HoldPhase, MetaRecord, OpenContact,
+    Output, Phase, Pool, VirtualState,
 };
 use domain::{AgentId, ContactId, TimeMs};
 
@@ -56,8 +56,13 @@ impl Mirror {
         for (id, record) in changes.contacts.drain(..) {
             match record {
                 Some(record) => {
-                    if let (ContactRecord::Open(new), Some(ContactRecord::Open(old))) = (&record, self.contacts.get(&id)) {
-                        assert_eq!(new.arrived_at, old.arrived_at, "contact {id} lost its arrival time");
+                    if let (ContactRecord::Open(new), Some(ContactRecord::Open(old))) =
+                        (&record, self.contacts.get(&id))
+                    {
+                        assert_eq!(
+                            new.arrived_at, old.arrived_at,
+                            "contact {id} lost its arrival time"
+                        );
                     }
                     self.contacts.insert(id, record);
                 }
@@ -80,7 +85,12 @@ impl Mirror {
 
     fn log(&mut self, event: &Event) {
         let first = matches!(event.body, EventBody::Offered { .. });
-        if first && self.log.get(&event.contact).is_some_and(|story| story.closed) {
+        if first
+            && self
+                .log
+                .get(&event.contact)
+                .is_some_and(|story| story.closed)
+        {
             // Forgotten by the pool in the meantime: a new life under the same name.
             self.log.remove(&event.contact);
         }
@@ -94,24 +104,44 @@ impl Mirror {
         });
         assert!(!story.closed, "after the end: {event:?}");
         assert_eq!(event.sequence, story.sequence + 1, "gap: {event:?}");
-        assert_eq!(first, event.sequence == 1, "offered is the first: {event:?}");
+        assert_eq!(
+            first,
+            event.sequence == 1,
+            "offered is the first: {event:?}"
+        );
         assert!(event.at >= story.at, "back in time: {event:?}");
-        assert_eq!(event.arrived_at, story.arrived_at, "arrival changed: {event:?}");
+        assert_eq!(
+            event.arrived_at, story.arrived_at,
+            "arrival changed: {event:?}"
+        );
         let kind = super::short(&event.body);
-        let kind = kind.split(|letter: char| letter.is_ascii_digit() || letter == '=').next().unwrap_or_default();
+        let kind = kind
+            .split(|letter: char| letter.is_ascii_digit() || letter == '=')
+            .next()
+            .unwrap_or_default();
         let kind = kind.trim_end().trim_end_matches(" a").to_owned();
         *self.kinds.entry(kind).or_insert(0) += 1;
         story.sequence = event.sequence;
         story.at = event.at;
         match &event.body {
             EventBody::Closed => story.closed = true,
-            EventBody::Queued { place_from, .. } => assert_eq!(*place_from, event.arrived_at, "place lost: {event:?}"),
+            EventBody::Queued { place_from, .. } => {
+                assert_eq!(*place_from, event.arrived_at, "place lost: {event:?}")
+            }
             EventBody::CallbackBooked { .. } => {
-                assert_ne!(story.callback, Callback::Booked, "booked over a booking: {event:?}");
+                assert_ne!(
+                    story.callback,
+                    Callback::Booked,
+                    "booked over a booking: {event:?}"
+                );
                 story.callback = Callback::Booked;
             }
             EventBody::CallbackEnded { .. } => {
-                assert_eq!(story.callback, Callback::Booked, "ended twice or unbooked: {event:?}");
+                assert_eq!(
+                    story.callback,
+                    Callback::Booked,
+                    "ended twice or unbooked: {event:?}"
+                );
                 story.callback = Callback::Ended;
             }
             EventBody::Established { .. }
@@ -121,7 +151,11 @@ impl Mirror {
             _ => {}
         }
         if matches!(event.body, EventBody::Closed) {
-            assert_ne!(story.callback, Callback::Booked, "closed with a callback open: {event:?}");
+            assert_ne!(
+                story.callback,
+                Callback::Booked,
+                "closed with a callback open: {event:?}"
+            );
         }
     }
 
@@ -131,28 +165,44 @@ impl Mirror {
     }
 
     fn open(&self) -> impl Iterator<Item = (ContactId, &OpenContact)> {
-        self.contacts.iter().filter_map(|(id, record)| match record {
-            ContactRecord::Open(record) => Some((*id, record)),
-            ContactRecord::Ended(_) => None,
-        })
+        self.contacts
+            .iter()
+            .filter_map(|(id, record)| match record {
+                ContactRecord::Open(record) => Some((*id, record)),
+                ContactRecord::Ended(_) => None,
+            })
     }
 
     /// One call one agent: the records of both sides agree.
     pub(crate) fn check(&self, pool: &Pool, policy: &Policy) {
         for (id, record) in self.open() {
             let with = |agent: &AgentId, phases: &[HoldPhase]| {
-                let Some(agent) = self.agents.get(agent) else { return false };
-                let holds: Vec<_> = agent.holds.iter().filter(|hold| hold.contact == id).collect();
+                let Some(agent) = self.agents.get(agent) else {
+                    return false;
+                };
+                let holds: Vec<_> = agent
+                    .holds
+                    .iter()
+                    .filter(|hold| hold.contact == id)
+                    .collect();
                 holds.len() == 1 && phases.contains(&holds[0].phase)
             };
             match record.phase {
                 Phase::Assigned | Phase::Alerting => {
                     let agent = record.agent.as_ref().expect("an agent is reserved");
-                    assert!(with(agent, &[HoldPhase::Reserved]), "{id} {record:?} {:?}", self.agents.get(agent));
+                    assert!(
+                        with(agent, &[HoldPhase::Reserved]),
+                        "{id} {record:?} {:?}",
+                        self.agents.get(agent)
+                    );
                 }
                 Phase::Talking => {
                     let agent = record.agent.as_ref().expect("an agent talks");
-                    assert!(with(agent, &[HoldPhase::Talking]), "{id} {record:?} {:?}", self.agents.get(agent));
+                    assert!(
+                        with(agent, &[HoldPhase::Talking]),
+                        "{id} {record:?} {:?}",
+                        self.agents.get(agent)
+                    );
                 }
                 _ => assert!(record.agent.is_none(), "{id} {record:?}"),
             }
@@ -160,22 +210,43 @@ impl Mirror {
                 assert!(with(staying, &[HoldPhase::Talking]), "{id} {record:?}");
             }
             if let Some(callback) = &record.callback {
-                assert_eq!(callback.held.is_some(), callback.held.as_ref().is_some_and(|agent| with(agent, &[HoldPhase::Held])), "{id}");
+                assert_eq!(
+                    callback.held.is_some(),
+                    callback
+                        .held
+                        .as_ref()
+                        .is_some_and(|agent| with(agent, &[HoldPhase::Held])),
+                    "{id}"
+                );
             }
-            let wrapping = self.agents.values().flat_map(|agent| &agent.holds).filter(|hold| {
-                hold.contact == id && hold.phase == HoldPhase::WrapUp
-            });
-            assert_eq!(record.wrapping as usize, wrapping.count(), "{id} {record:?}");
+            let wrapping = self
+                .agents
+                .values()
+                .flat_map(|agent| &agent.holds)
+                .filter(|hold| hold.contact == id && hold.phase == HoldPhase::WrapUp);
+            assert_eq!(
+                record.wrapping as usize,
+                wrapping.count(),
+                "{id} {record:?}"
+            );
         }
         for (id, agent) in &self.agents {
-            assert!(agent.holds.len() <= usize::from(agent.capacity), "{id} {agent:?}");
+            assert!(
+                agent.holds.len() <= usize::from(agent.capacity),
+                "{id} {agent:?}"
+            );
             for hold in &agent.holds {
                 let Some(ContactRecord::Open(contact)) = self.contacts.get(&hold.contact) else {
                     panic!("{id} holds {}, who is gone: {agent:?}", hold.contact);
                 };
                 let tied = match hold.phase {
-                    HoldPhase::Reserved | HoldPhase::Talking => contact.agent.as_ref() == Some(id) || contact.staying.as_ref() == Some(id),
-                    HoldPhase::Held => contact.callback.as_ref().is_some_and(|callback| callback.held.as_ref() == Some(id)),
+                    HoldPhase::Reserved | HoldPhase::Talking => {
+                        contact.agent.as_ref() == Some(id) || contact.staying.as_ref() == Some(id)
+                    }
+                    HoldPhase::Held => contact
+                        .callback
+                        .as_ref()
+                        .is_some_and(|callback| callback.held.as_ref() == Some(id)),
                     HoldPhase::WrapUp => true,
                 };
                 assert!(tied, "{id} {hold:?} {contact:?}");
@@ -185,8 +256,12 @@ impl Mirror {
         let status = pool.status(TimeMs::default());
         assert_eq!(status.contacts as usize, self.open().count());
         assert_eq!(status.agents as usize, self.agents.len());
-        let by_state = status.agents_ready + status.agents_reserved + status.agents_held + status.agents_talking
-            + status.agents_wrapping_up + status.agents_not_ready;
+        let by_state = status.agents_ready
+            + status.agents_reserved
+            + status.agents_held
+            + status.agents_talking
+            + status.agents_wrapping_up
+            + status.agents_not_ready;
         assert_eq!(by_state, status.agents);
     }
 
@@ -204,12 +279,23 @@ impl Mirror {
             }
             let queue = policy.queue(policy.topics[&*record.topic].queue);
             for (agent_id, agent) in &self.agents {
-                let free = agent.willing && !agent.busy_elsewhere && !agent.leaving && agent.holds.len() < usize::from(agent.capacity);
-                let skilled = agent.skills.iter().any(|skill| skill.skill == queue.skill && skill.proficiency >= queue.proficiency_min);
+                let free = agent.willing
+                    && !agent.busy_elsewhere
+                    && !agent.leaving
+                    && agent.holds.len() < usize::from(agent.capacity);
+                let skilled = agent.skills.iter().any(|skill| {
+                    skill.skill == queue.skill && skill.proficiency >= queue.proficiency_min
+                });
                 let speaks = agent.languages.is_empty() && *record.language == *"en"
-                    || agent.languages.iter().any(|language| *language == record.language);
+                    || agent
+                        .languages
+                        .iter()
+                        .any(|language| *language == record.language);
                 let excluded = record.staying.as_ref() == Some(agent_id);
-                assert!(!(free && skilled && speaks) || excluded, "{id} waits beside {agent_id}: {record:?} {agent:?}");
+                assert!(
+                    !(free && skilled && speaks) || excluded,
+                    "{id} waits beside {agent_id}: {record:?} {agent:?}"
+                );
             }
         }
     }
@@ -220,8 +306,22 @@ impl Mirror {
             let bytes = rmp_serde::to_vec_named(record).expect("records are encodable");
             rmp_serde::from_slice(&bytes).expect("what was encoded is decodable")
         }
-        let contacts = self.contacts.iter().map(|(id, record)| (*id, again(record)));
-        let agents = self.agents.iter().map(|(id, record)| (id.clone(), again(record)));
-        Pool::restore(Arc::clone(policy), "p", now, contacts, agents, again(&self.meta), out)
+        let contacts = self
+            .contacts
+            .iter()
+            .map(|(id, record)| (*id, again(record)));
+        let agents = self
+            .agents
+            .iter()
+            .map(|(id, record)| (id.clone(), again(record)));
+        Pool::restore(
+            Arc::clone(policy),
+            "p",
+            now,
+            contacts,
+            agents,
+            again(&self.meta),
+            out,
+        )
     }
 }

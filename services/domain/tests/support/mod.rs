@@ -1,6 +1,9 @@
 //! A pool under test, and words to speak with it.
 
-#![allow(dead_code, reason = "each test file uses its share, and one of them all of it")]
+#![allow(
+    dead_code,
+    reason = "each test file uses its share, and one of them all of it"
+)]
 
 pub(crate) mod dice;
 pub(crate) mod mirror;
@@ -10,8 +13,9 @@ use std::sync::Arc;
 use domain::invariant::Violation;
 use domain::policy::Policy;
 use domain::pool::{
-    AgentSkill, AgentUpdate, Answer, CallbackStep, Cause, Cleared, Command, Disposition, Event, EventBody, Input, InputBody,
-    Output, Pool, ReplyBody, RouteInput, RoutedBy, SwitchAgentState, SwitchRef, VirtualRegistration,
+    AgentSkill, AgentUpdate, Answer, CallbackStep, Cause, Cleared, Command, Disposition, Event,
+    EventBody, Input, InputBody, Output, Pool, ReplyBody, RouteInput, RoutedBy, SwitchAgentState,
+    SwitchRef, VirtualRegistration,
 };
 use domain::{AgentId, BootId, CallId, CallerId, ContactId, SwitchId, TimeMs};
 
@@ -97,7 +101,10 @@ pub(crate) fn agent(name: &str) -> AgentId {
 }
 
 pub(crate) fn switch(boot: u64) -> SwitchRef {
-    SwitchRef { switch: SwitchId::parse("sw1").expect("valid"), boot: BootId(boot) }
+    SwitchRef {
+        switch: SwitchId::parse("sw1").expect("valid"),
+        boot: BootId(boot),
+    }
 }
 
 pub(crate) fn call(name: &str) -> CallId {
@@ -124,7 +131,10 @@ pub(crate) fn route(number: u64, topic: &str, now: TimeMs) -> RouteInput {
 }
 
 pub(crate) fn update(name: &str, state: SwitchAgentState, skills: &[(&str, u8)]) -> AgentUpdate {
-    let skill = |(skill, proficiency): &(&str, u8)| AgentSkill { skill: (*skill).into(), proficiency: *proficiency };
+    let skill = |(skill, proficiency): &(&str, u8)| AgentSkill {
+        skill: (*skill).into(),
+        proficiency: *proficiency,
+    };
     AgentUpdate {
         agent: agent(name),
         device: format!("dev-{name}"),
@@ -175,8 +185,17 @@ impl Bench {
             match output {
                 Output::Reply(reply) => replies.push((reply.token, reply.body)),
                 Output::Command(command) => self.commands.push(command),
-                Output::VirtualDue { contact, agent_held, turn, .. } => self.due.push((contact, agent_held, turn)),
-                Output::Notice { contact, kind, turn } => self.notices.push((contact, kind, turn)),
+                Output::VirtualDue {
+                    contact,
+                    agent_held,
+                    turn,
+                    ..
+                } => self.due.push((contact, agent_held, turn)),
+                Output::Notice {
+                    contact,
+                    kind,
+                    turn,
+                } => self.notices.push((contact, kind, turn)),
                 Output::Event(event) => self.events.push(event),
                 Output::Violation(violation) => self.violations.push(violation),
             }
@@ -184,9 +203,21 @@ impl Bench {
         replies
     }
 
-    pub(crate) fn input(&mut self, contact: Option<ContactId>, source: Option<SwitchRef>, body: InputBody) -> ReplyBody {
+    pub(crate) fn input(
+        &mut self,
+        contact: Option<ContactId>,
+        source: Option<SwitchRef>,
+        body: InputBody,
+    ) -> ReplyBody {
         self.token += 1;
-        let input = Input { token: self.token, contact, source, occurred_at: self.now, traceparent: String::new(), body };
+        let input = Input {
+            token: self.token,
+            contact,
+            source,
+            occurred_at: self.now,
+            traceparent: String::new(),
+            body,
+        };
         self.pool.handle(self.now, input, &mut self.out);
         let replies = self.sort();
         assert_eq!(replies.len(), 1, "one reply an input");
@@ -212,12 +243,24 @@ impl Bench {
         }
     }
 
-    pub(crate) fn agent(&mut self, name: &str, state: SwitchAgentState, skills: &[(&str, u8)]) -> ReplyBody {
-        self.input(None, Some(switch(1)), InputBody::Agent(update(name, state, skills)))
+    pub(crate) fn agent(
+        &mut self,
+        name: &str,
+        state: SwitchAgentState,
+        skills: &[(&str, u8)],
+    ) -> ReplyBody {
+        self.input(
+            None,
+            Some(switch(1)),
+            InputBody::Agent(update(name, state, skills)),
+        )
     }
 
     pub(crate) fn ready(&mut self, name: &str, skills: &[(&str, u8)]) {
-        assert_eq!(self.agent(name, SwitchAgentState::Ready, skills), ReplyBody::Acknowledged);
+        assert_eq!(
+            self.agent(name, SwitchAgentState::Ready, skills),
+            ReplyBody::Acknowledged
+        );
     }
 
     pub(crate) fn delivered(&mut self, number: u64, name: &str) -> ReplyBody {
@@ -234,7 +277,11 @@ impl Bench {
     }
 
     pub(crate) fn wrapped_up(&mut self, number: u64, name: &str) -> ReplyBody {
-        let body = InputBody::WrappedUp { agent: agent(name), disposition: Disposition::Resolved, topic: None };
+        let body = InputBody::WrappedUp {
+            agent: agent(name),
+            disposition: Disposition::Resolved,
+            topic: None,
+        };
         self.tell(number, body)
     }
 
@@ -243,14 +290,32 @@ impl Bench {
             window,
             ring_ms: 25_000,
             code: "123456".into(),
-            route: Some(RouteInput { deadline: TimeMs(u64::MAX), ..route(number, "PLAIN", START) }),
+            route: Some(RouteInput {
+                deadline: TimeMs(u64::MAX),
+                ..route(number, "PLAIN", START)
+            }),
             report: 1,
         };
-        self.input(Some(contact(number)), None, InputBody::RegisterVirtual(registration))
+        self.input(
+            Some(contact(number)),
+            None,
+            InputBody::RegisterVirtual(registration),
+        )
     }
 
-    pub(crate) fn progress(&mut self, number: u64, step: CallbackStep, next_at: Option<TimeMs>, report: u32) -> ReplyBody {
-        let body = InputBody::CallbackProgress { attempt: 1, step, next_at, report };
+    pub(crate) fn progress(
+        &mut self,
+        number: u64,
+        step: CallbackStep,
+        next_at: Option<TimeMs>,
+        report: u32,
+    ) -> ReplyBody {
+        let body = InputBody::CallbackProgress {
+            attempt: 1,
+            step,
+            next_at,
+            report,
+        };
         self.input(Some(contact(number)), None, body)
     }
 
@@ -264,7 +329,11 @@ impl Bench {
 
     pub(crate) fn pass(&mut self, milliseconds: u64) {
         let until = self.now.plus(milliseconds);
-        while let Some(deadline) = self.pool.next_deadline().filter(|deadline| *deadline <= until) {
+        while let Some(deadline) = self
+            .pool
+            .next_deadline()
+            .filter(|deadline| *deadline <= until)
+        {
             self.now = self.now.max(deadline);
             self.pool.tick(self.now, &mut self.out);
             assert!(self.sort().is_empty(), "ticks answer nobody");
@@ -275,7 +344,10 @@ impl Bench {
 
     /// The events of a contact, in short.
     pub(crate) fn story(&self, number: u64) -> Vec<String> {
-        let mine = self.events.iter().filter(|event| event.contact == contact(number));
+        let mine = self
+            .events
+            .iter()
+            .filter(|event| event.contact == contact(number));
         for (event, sequence) in mine.clone().zip(1..) {
             assert_eq!(event.sequence, sequence, "no gap: {event:?}");
         }
@@ -284,7 +356,10 @@ impl Bench {
 
     /// The commands so far, in short, and forgotten.
     pub(crate) fn said(&mut self) -> Vec<String> {
-        self.commands.drain(..).map(|command| short_command(&command)).collect()
+        self.commands
+            .drain(..)
+            .map(|command| short_command(&command))
+            .collect()
     }
 }
 
@@ -312,7 +387,11 @@ pub(crate) fn short_command(command: &Command) -> String {
         Answer::DefaultRoute => "default".into(),
     };
     match &command.body {
-        Deflect(answer) => format!("deflect {} {}", command.call.as_ref().expect("of a call"), to(answer)),
+        Deflect(answer) => format!(
+            "deflect {} {}",
+            command.call.as_ref().expect("of a call"),
+            to(answer)
+        ),
         Transfer { to: answer, warm } => format!("transfer {} warm={warm}", to(answer)),
         SetAgentState { agent, state, .. } => format!("set {agent} {state:?}"),
     }
@@ -322,18 +401,34 @@ pub(crate) fn short_command(command: &Command) -> String {
 pub(crate) fn short(body: &EventBody) -> String {
     match body {
         EventBody::Offered { .. } => "offered".into(),
-        EventBody::Queued { position, reason, .. } => format!("queued {position} {reason:?}"),
-        EventBody::OfferMade { virtual_hold, windows } => format!("offer hold={virtual_hold} windows={windows}"),
+        EventBody::Queued {
+            position, reason, ..
+        } => format!("queued {position} {reason:?}"),
+        EventBody::OfferMade {
+            virtual_hold,
+            windows,
+        } => format!("offer hold={virtual_hold} windows={windows}"),
         EventBody::OfferDeclined => "declined".into(),
         EventBody::Assigned { agent, .. } => format!("assigned {agent}"),
         EventBody::Delivered { agent } => format!("delivered {agent}"),
-        EventBody::Established { agent, callback, .. } => format!("established {agent} callback={callback}"),
+        EventBody::Established {
+            agent, callback, ..
+        } => format!("established {agent} callback={callback}"),
         EventBody::NotAnswered { agent, .. } => format!("not answered {agent}"),
-        EventBody::TransferRequested { from_topic, to_topic, warm, .. } => format!("transfer {from_topic} {to_topic} warm={warm}"),
+        EventBody::TransferRequested {
+            from_topic,
+            to_topic,
+            warm,
+            ..
+        } => format!("transfer {from_topic} {to_topic} warm={warm}"),
         EventBody::Transferred { from, to } => format!("transferred {from} {to}"),
         EventBody::Disconnected { agent, talk_ms } => format!("disconnected {agent} {talk_ms}"),
-        EventBody::WrappedUp { agent, timed_out, .. } => format!("wrapped up {agent} timed_out={timed_out}"),
-        EventBody::Abandoned { waited_ms, ringing } => format!("abandoned {waited_ms} ringing={ringing}"),
+        EventBody::WrappedUp {
+            agent, timed_out, ..
+        } => format!("wrapped up {agent} timed_out={timed_out}"),
+        EventBody::Abandoned { waited_ms, ringing } => {
+            format!("abandoned {waited_ms} ringing={ringing}")
+        }
         EventBody::CallbackBooked { window } => format!("booked window={}", window.is_some()),
         EventBody::CallbackAttempted { attempt, step } => format!("attempt {attempt} {step:?}"),
         EventBody::CallbackEnded { end, .. } => format!("callback ended {end:?}"),
