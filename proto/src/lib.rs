@@ -6,10 +6,11 @@
 //! `buf lint` and a breaking-change check.
 
 mod generated {
-    #![expect(
+    #![allow(
         missing_docs,
-        clippy::all,
         unreachable_pub,
+        clippy::all,
+        clippy::allow_attributes_without_reason,
         reason = "generated code; its comments are the proto files'"
     )]
     pub mod cti {

@@ -177,7 +177,7 @@ async fn through(gateway: &str, span: Duration, logs: &Path) -> anyhow::Result<R
     };
     let nodes = [gateway.to_owned()];
     let (links, inbound) = Links::open(&nodes)?;
-    let (_notes, noted) = mpsc::unbounded_channel();
+    let (_notes, noted) = mpsc::channel(crate::run::driver::NOTES_MAX);
     let writer = Writer::create(&logs.join("bench.jsonl"))?;
     let mut driver = Driver::new(
         clock,

@@ -18,6 +18,10 @@ use super::log::Contact;
 use super::{Evidence, Verdict};
 use crate::time::MILLISECOND;
 
+/// The mesh dates what the switch reports by its age in whole milliseconds: an end taken from
+/// the switch's own record may lie this much after the pool's.
+const REPORT_AGE_MS: u64 = 2;
+
 #[derive(Debug)]
 struct Span {
     contact: String,
@@ -47,7 +51,7 @@ pub(super) fn check(evidence: &Evidence<'_>) -> Verdict {
         for pair in spans.windows(2) {
             let [earlier, later] = pair else { continue };
             // Spans that only touch are of one moment.
-            if later.from_ms < earlier.until_ms {
+            if later.from_ms + REPORT_AGE_MS < earlier.until_ms {
                 verdict.violation(
                     &later.contact,
                     format!("{agent} free from {} on", earlier.until_ms),

@@ -56,6 +56,7 @@ impl Distributor {
                 contact_id: number.to_be_bytes().to_vec().into(),
                 pool: "p".into(),
                 blocked: 0,
+                ..Default::default()
             };
             Bytes::from(correlator.encode_to_vec())
         } else {

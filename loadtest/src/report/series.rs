@@ -69,10 +69,11 @@ pub(super) fn of(judged: &Judged) -> anyhow::Result<(Series, Histogram<u64>)> {
                 waiting.remove(call);
                 to_be_called.remove(contact.as_str());
             }
-            Entry::Cleared { call, .. } => {
-                if waiting.remove(call) && facts.calls.get(call).is_some_and(|call| !call.booked) {
-                    series.gave_up[second] += 1;
-                }
+            Entry::Cleared { call, .. }
+                if waiting.remove(call)
+                    && facts.calls.get(call).is_some_and(|call| !call.booked) =>
+            {
+                series.gave_up[second] += 1;
             }
             Entry::Default { .. } => series.turned_away[second] += 1,
             Entry::Booked { call, contact, .. } => {
@@ -96,7 +97,9 @@ pub(super) fn of(judged: &Judged) -> anyhow::Result<(Series, Histogram<u64>)> {
 /// Waits from a contact's first arrival to its first person.
 fn waits(judged: &Judged, series: &mut Series) {
     let facts = &judged.facts;
-    let mut by_contact: HashMap<&str, (u64, Option<(u64, bool)>)> = HashMap::new();
+    // First arrival, and the first person: when, and whether through a callback.
+    type Reached = (u64, Option<(u64, bool)>);
+    let mut by_contact: HashMap<&str, Reached> = HashMap::new();
     for (number, call) in &facts.calls {
         let key = if call.contact.is_empty() {
             continue;

@@ -17,6 +17,8 @@ use crate::switch::{Core, Happening, StreamKind};
 use crate::time::{Clock, MILLISECOND, SECOND, Us};
 
 /// Frames taken in one turn before timers are looked at again.
+/// Notes of the fault schedule that may wait for the driver: a run has dozens.
+pub(crate) const NOTES_MAX: usize = 1_024;
 const TURN_MAX: usize = 256;
 
 /// What drives a run.
@@ -28,7 +30,7 @@ pub(crate) struct Driver {
     /// From the network.
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     /// Entries from elsewhere: faults.
-    pub(crate) notes: mpsc::UnboundedReceiver<Entry>,
+    pub(crate) notes: mpsc::Receiver<Entry>,
     /// The record.
     pub(crate) writer: Writer,
     /// The display.
@@ -58,7 +60,7 @@ impl Driver {
         clock: Clock,
         core: Core,
         inbound: mpsc::Receiver<Inbound>,
-        notes: mpsc::UnboundedReceiver<Entry>,
+        notes: mpsc::Receiver<Entry>,
         writer: Writer,
         progress: Progress,
     ) -> Self {

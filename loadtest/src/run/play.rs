@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use domain::policy::Policy;
 use tokio::sync::{mpsc, watch};
 
-use super::driver::{Driver, Phases};
+use super::driver::{Driver, NOTES_MAX, Phases};
 use crate::check::facts::Facts;
 use crate::check::live::{self, Live, Places};
 use crate::check::log::Log;
@@ -38,7 +38,7 @@ pub(crate) struct Cue {
     /// The node that the events go to.
     pub(crate) events_node: watch::Receiver<Option<usize>>,
     /// Faults are told here.
-    pub(crate) notes: mpsc::UnboundedSender<Entry>,
+    pub(crate) notes: mpsc::Sender<Entry>,
 }
 
 /// A finished run.
@@ -106,7 +106,7 @@ pub(crate) async fn play(
         entry: Entry::Run(run),
     })?;
     let (links, inbound) = Links::open(gateways)?;
-    let (notes, noted) = mpsc::unbounded_channel();
+    let (notes, noted) = mpsc::channel(NOTES_MAX);
     let core = Core::new(config, gateways);
     let mut driver = Driver::new(
         clock,

@@ -170,7 +170,7 @@ impl Roles {
         faults: Vec<Fault>,
         began: tokio::time::Instant,
         events_node: watch::Receiver<Option<usize>>,
-        notes: mpsc::UnboundedSender<Entry>,
+        notes: mpsc::Sender<Entry>,
     ) -> (Self, anyhow::Result<()>) {
         for fault in faults {
             tokio::time::sleep_until(began + Duration::from_secs_f64(fault.at_s)).await;
@@ -189,7 +189,7 @@ impl Roles {
         &mut self,
         fault: &Fault,
         events_node: Option<usize>,
-        notes: &mpsc::UnboundedSender<Entry>,
+        notes: &mpsc::Sender<Entry>,
     ) -> anyhow::Result<()> {
         let down = Duration::from_millis(fault.down_ms);
         let name = match fault.kill {
@@ -207,7 +207,7 @@ impl Roles {
         };
         let tell = |up| {
             // The driver may have ended: then nobody has to know.
-            let _ = notes.send(Entry::Fault {
+            let _ = notes.try_send(Entry::Fault {
                 target: target.clone(),
                 up,
             });

@@ -598,10 +598,6 @@ impl Core {
         );
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "an entry of the record repeats what is known"
-    )]
     fn answer_without_route(
         &mut self,
         now: Us,

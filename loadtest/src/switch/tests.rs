@@ -281,6 +281,7 @@ fn correlator(contact: u128) -> Bytes {
         contact_id: contact.to_be_bytes().to_vec().into(),
         pool: "tax-line".into(),
         blocked: 0,
+        ..Default::default()
     };
     correlator.encode_to_vec().into()
 }

@@ -278,7 +278,7 @@ pub fn reroute(reroute: &ReRoute) -> Result<(), FieldError> {
 }
 
 /// What correlator data names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Correlated {
     /// The contact.
     pub contact: ContactId,
@@ -286,6 +286,14 @@ pub struct Correlated {
     pub pool: String,
     /// The gateway answered with a message itself: cti.v1.MessageReason; 0: it did not.
     pub blocked: u32,
+    /// The line's name; empty: not known where it was written.
+    pub line: String,
+    /// The topic id; empty: not known where it was written.
+    pub topic: String,
+    /// The language; empty: not known where it was written.
+    pub language: String,
+    /// First arrival, epoch milliseconds; 0: not known where it was written.
+    pub arrived_at_ms: u64,
 }
 
 /// Reads correlator data; `None` if there is none.
@@ -308,24 +316,46 @@ pub fn correlator(field: &'static str, data: &Bytes) -> Result<Option<Correlated
     }
     let read = Correlator::decode(data.clone()).map_err(|_| fault())?;
     let contact = ContactId::from_bytes(&read.contact_id).map_err(|_| fault())?;
-    if read.version != CORRELATOR_VERSION || read.pool.is_empty() || read.pool.len() > 64 {
+    let names = [&read.pool, &read.line, &read.topic, &read.language];
+    let too_long = names.iter().any(|name| name.len() > 64);
+    if read.version != CORRELATOR_VERSION || read.pool.is_empty() || too_long {
         return Err(fault());
     }
     Ok(Some(Correlated {
         contact,
         pool: read.pool,
         blocked: u32::try_from(read.blocked).unwrap_or(0),
+        line: read.line,
+        topic: read.topic,
+        language: read.language,
+        arrived_at_ms: read.arrived_at_ms,
     }))
 }
 
-/// Writes correlator data; `blocked` is cti.v1.MessageReason or 0.
+/// Writes correlator data that names a contact and its pool alone; `blocked` is
+/// cti.v1.MessageReason or 0.
 #[must_use]
 pub fn correlator_data(contact: ContactId, pool: &str, blocked: i32) -> Bytes {
+    correlator_data_of(Correlated {
+        contact,
+        pool: pool.to_owned(),
+        blocked: u32::try_from(blocked).unwrap_or(0),
+        ..Correlated::default()
+    })
+}
+
+/// Writes correlator data.
+#[must_use]
+pub fn correlator_data_of(correlated: Correlated) -> Bytes {
     let written = Correlator {
         version: CORRELATOR_VERSION,
-        contact_id: Bytes::copy_from_slice(&contact.to_bytes()),
-        pool: pool.to_owned(),
-        blocked,
+        contact_id: Bytes::copy_from_slice(&correlated.contact.to_bytes()),
+        pool: correlated.pool,
+        blocked: i32::try_from(correlated.blocked).unwrap_or(0),
+        line: correlated.line,
+        topic: correlated.topic,
+        language: correlated.language,
+        arrived_at_ms: correlated.arrived_at_ms,
     };
     written.encode_to_vec().into()
 }
@@ -619,7 +649,8 @@ mod tests {
             Correlated {
                 contact,
                 pool,
-                blocked: 4
+                blocked: 4,
+                ..Correlated::default()
             }
         );
     }

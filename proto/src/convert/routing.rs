@@ -253,7 +253,9 @@ fn route_input(route: v1::Route) -> Result<RouteInput, FieldError> {
     Ok(RouteInput {
         call: call("route.call_id", &route.call_id)?,
         cross_ref: printable("route.cross_ref_id", route.cross_ref_id, 64)?,
-        line: name("route.line", route.line)?,
+        // Empty for a leg of a known contact that was dialled to another number; the pool
+        // refuses it for a new one.
+        line: optional_name("route.line", route.line)?.unwrap_or_default(),
         topic: name("route.topic", route.topic)?,
         topic_confidence: route.topic_confidence,
         other_topics,

@@ -6,6 +6,12 @@
 //! building it and taking its outputs away is outside the clock, taking the changed
 //! records out is a row of its own.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a bench measures time"
+)]
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;

@@ -110,7 +110,7 @@ impl Chaos {
             SwitchAgentState::WorkingAfterCall,
             SwitchAgentState::Null,
         ]);
-        let skills: &[(&str, u8)] = *self.dice.pick::<&[(&str, u8)]>(&[
+        let skills: &[(&str, u8)] = self.dice.pick::<&[(&str, u8)]>(&[
             &[],
             &[("account", 5)],
             &[("account", 9), ("operator", 2)],

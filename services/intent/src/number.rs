@@ -205,7 +205,9 @@ impl Writer {
                 self.flush();
                 self.written.push('0');
             }
-            Part::Unit(value) if self.round() || (last_two >= 20 && last_two % 10 == 0) => {
+            Part::Unit(value)
+                if self.round() || (last_two >= 20 && last_two.is_multiple_of(10)) =>
+            {
                 self.add(value)
             }
             // "dix-sept".
@@ -229,8 +231,10 @@ impl Writer {
             Part::Hundred if (1..100).contains(&last_two) && group < 1_000_000 => {
                 self.group = Some(group - last_two + last_two * 100);
             }
-            Part::Hundred if group >= 1_000 && group % 1_000 == 0 => self.add(100),
-            Part::Hundreds(value) if group >= 1_000 && group % 1_000 == 0 => self.add(value),
+            Part::Hundred if group >= 1_000 && group.is_multiple_of(1_000) => self.add(100),
+            Part::Hundreds(value) if group >= 1_000 && group.is_multiple_of(1_000) => {
+                self.add(value)
+            }
             Part::Thousand if (1..1_000).contains(&group) => self.group = Some(group * 1_000),
             Part::Unit(value) | Part::Teen(value) | Part::Tens(value) | Part::Hundreds(value) => {
                 self.start(value)

@@ -236,7 +236,7 @@ impl OutboxTask {
             if !room {
                 self.relay.metrics.relay_in_flight_full.inc();
             }
-            let may_read = room && !(self.read_again && !self.in_flight.is_empty());
+            let may_read = room && (!self.read_again || self.in_flight.is_empty());
             let step = tokio::select! {
                 biased;
                 () = shutdown.requested() => break,

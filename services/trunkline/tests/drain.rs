@@ -33,8 +33,8 @@ fn start(role: &str, options: &[&str]) -> anyhow::Result<Role> {
     let child = spawn(&arguments)?;
     Ok(Role {
         child,
-        grpc: grpc.clone(),
-        admin: admin.clone(),
+        grpc: grpc,
+        admin: admin,
     })
 }
 

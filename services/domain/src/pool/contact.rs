@@ -93,7 +93,7 @@ impl Pool {
         record.language = Arc::clone(self.languages.name(resolved.language));
         let queue = topic.queue;
         record.queue = Arc::clone(&self.catalogue.queues[usize::from(queue)].name);
-        let index = self.contacts.insert(Contact {
+        self.contacts.insert(Contact {
             id,
             record,
             line: resolved.line,
@@ -102,8 +102,7 @@ impl Pool {
             language: resolved.language,
             indexed: Indexed::default(),
             changed: false,
-        });
-        index
+        })
     }
 
     /// Another topic; the queue stays.
@@ -306,7 +305,8 @@ impl Pool {
             .agent
             .clone()
             .filter(|_| record.phase == Phase::Talking);
-        let resolved = self.resolve(&route.line, &route.topic, &route.language)?;
+        // The leg may have come in on any number; the contact has a line of its own.
+        let topic = self.resolve_topic(&route.topic, self.contacts[index].line)?;
         let (now, call) = (self.now, route.call.clone());
         self.set_source(index, source);
         let record = &mut self.contacts[index].record;
@@ -328,7 +328,7 @@ impl Pool {
         if is_callback {
             self.callback_answered(index, out);
         } else if let Some(from) = talks_with {
-            self.switch_transfers(index, &from, resolved.topic, out);
+            self.switch_transfers(index, &from, topic, out);
         } else if was_leaving
             || matches!(
                 self.contacts[index].record.phase,

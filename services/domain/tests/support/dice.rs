@@ -39,6 +39,10 @@ impl Dice {
 
 /// The first seed and how many: `TRUNKLINE_SEED` runs one alone.
 pub(crate) fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the seed of a failure is given from outside"
+    )]
     let given = std::env::var("TRUNKLINE_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());

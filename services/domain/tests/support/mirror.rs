@@ -43,7 +43,7 @@ pub(crate) enum Callback {
 
 impl Mirror {
     /// Takes what a step gave: everything that can be wrong with it is found here.
-    pub(crate) fn take(&mut self, pool: &mut Pool, out: &mut Vec<Output>) {
+    pub(crate) fn take(&mut self, pool: &mut Pool, out: &mut [Output]) {
         for output in out.iter() {
             match output {
                 Output::Event(event) => self.log(event),
@@ -287,10 +287,7 @@ impl Mirror {
                     skill.skill == queue.skill && skill.proficiency >= queue.proficiency_min
                 });
                 let speaks = agent.languages.is_empty() && *record.language == *"en"
-                    || agent
-                        .languages
-                        .iter()
-                        .any(|language| *language == record.language);
+                    || agent.languages.contains(&record.language);
                 let excluded = record.staying.as_ref() == Some(agent_id);
                 assert!(
                     !(free && skilled && speaks) || excluded,

@@ -16,6 +16,7 @@ use proto::callback::v1::{
     AttachedSwitch, Book, Cancel, DialResult, GatewayHello, LinkRequest, LinkResponse,
     RefusalReason, Request, Response, Window, request, response,
 };
+use proto::convert::cti as check;
 use proto::cti::v1::{AnnounceBooking, CallRef, OfferAnswered, SwitchEvent, WindowOffer};
 
 use super::mapping::{Mapped, contact_bytes};
@@ -85,7 +86,11 @@ impl Core {
                 "no digits",
             ));
         };
-        let memo = self.contacts.get(&contact).cloned().unwrap_or_default();
+        let memo = self
+            .contacts
+            .get(&contact)
+            .cloned()
+            .unwrap_or_else(|| memo_of(&event.correlator_data));
         let ContactMemo {
             line,
             topic,
@@ -438,5 +443,37 @@ impl Core {
                 }
             }
         }
+    }
+}
+
+impl Core {
+    /// Correlator data of a contact, with what this gateway knows of it.
+    pub(super) fn correlator(&self, contact: ContactId, pool: &str, blocked: i32) -> bytes::Bytes {
+        let known = self.contacts.get(&contact);
+        check::correlator_data_of(check::Correlated {
+            contact,
+            pool: pool.to_owned(),
+            blocked: u32::try_from(blocked).unwrap_or(0),
+            line: known.map(|memo| memo.line.clone()).unwrap_or_default(),
+            topic: known.map(|memo| memo.topic.clone()).unwrap_or_default(),
+            language: known.map(|memo| memo.language.clone()).unwrap_or_default(),
+            arrived_at_ms: known.map_or(0, |memo| memo.arrived_at.0),
+        })
+    }
+}
+
+/// What the correlator tells of a contact that another gateway routed.
+fn memo_of(correlator_data: &bytes::Bytes) -> ContactMemo {
+    // Read once before; what was no correlator then was refused.
+    let read = check::correlator("correlator_data", correlator_data);
+    let Ok(Some(correlated)) = read else {
+        return ContactMemo::default();
+    };
+    ContactMemo {
+        line: correlated.line,
+        topic: correlated.topic,
+        language: correlated.language,
+        arrived_at: TimeMs(correlated.arrived_at_ms),
+        ..ContactMemo::default()
     }
 }

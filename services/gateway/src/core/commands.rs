@@ -13,7 +13,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use domain::{ContactId, TimeMs};
 use proto::callback::v1::{Dial, DialResult};
-use proto::convert::cti as check;
 use proto::cti::v1::{
     AnnounceBooking, CallRef, Command, CommandError, CommandResult, CommandsResponse, Device,
     DialOutcome, Hello, MakeCall, command,
@@ -172,7 +171,7 @@ impl Core {
         let command = Command {
             invoke_id: 0,
             call: Some(call),
-            correlator_data: check::correlator_data(contact, self.pools[pool].name(), 0),
+            correlator_data: self.correlator(contact, self.pools[pool].name(), 0),
             traceparent: String::new(),
             body: Some(command::Body::AnnounceBooking(announce)),
         };
@@ -243,7 +242,7 @@ impl Core {
                 ..CallRef::default()
             }),
             correlator_data: contact
-                .map(|contact| check::correlator_data(contact, &from.pool, 0))
+                .map(|contact| self.correlator(contact, &from.pool, 0))
                 .unwrap_or_default(),
             traceparent: from.traceparent,
             body: Some(body),
@@ -295,6 +294,11 @@ impl Core {
             .policy
             .lines
             .get(&dial.line)
+            // A booking rebuilt from little still shows a published number of its pool.
+            .or_else(|| {
+                let mut lines = self.policy.lines.values();
+                lines.find(|line| line.pool == dial.pool)
+            })
             .map(|line| line.callback_number.clone())
             .unwrap_or_default();
         let make_call = MakeCall {
@@ -309,7 +313,7 @@ impl Core {
         let command = Command {
             invoke_id: 0,
             call: None,
-            correlator_data: check::correlator_data(contact, &dial.pool, 0),
+            correlator_data: self.correlator(contact, &dial.pool, 0),
             traceparent: dial.traceparent,
             body: Some(command::Body::MakeCall(make_call)),
         };

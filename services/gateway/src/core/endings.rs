@@ -30,7 +30,7 @@ impl Core {
             return;
         };
         let pool = self.pools[dialogue.pool].name();
-        let correlator = check::correlator_data(dialogue.contact, pool, 0);
+        let correlator = self.correlator(dialogue.contact, pool, 0);
         let cross_ref = dialogue.cross_ref.clone();
         let answer = match reply {
             Some(wire::reply::Body::Answer(answer)) => {
@@ -74,11 +74,7 @@ impl Core {
         let end = RouteEnd {
             cross_ref_id: dialogue.cross_ref.clone(),
             error: RouteEndError::ResourceUnavailable.into(),
-            correlator_data: check::correlator_data(
-                dialogue.contact,
-                self.pools[dialogue.pool].name(),
-                0,
-            ),
+            correlator_data: self.correlator(dialogue.contact, self.pools[dialogue.pool].name(), 0),
         };
         self.finish(now, number, kind, false, mesh::Body::End(end));
     }

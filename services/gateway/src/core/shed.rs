@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use domain::ContactId;
-use proto::convert::cti as check;
 use proto::cti::v1::mesh_dialogue_message as mesh;
 
 use super::dialogues::hash;
@@ -33,7 +32,7 @@ impl Core {
     pub(super) fn overload(&self, cross_ref: &str, contact: ContactId, pool: usize) -> mesh::Body {
         let reason = proto::cti::v1::MessageReason::Overload.into();
         let announcement = &self.config.overload_announcement;
-        let correlator = check::correlator_data(contact, self.pools[pool].name(), reason);
+        let correlator = self.correlator(contact, self.pools[pool].name(), reason);
         mesh::Body::Select(answers::message(
             cross_ref,
             correlator,

@@ -208,7 +208,7 @@ fn identify(hello: Option<&Hello>, names: &[String], authenticated: bool) -> Res
         )));
     };
     check::hello(hello).map_err(invalid)?;
-    if authenticated && !names.iter().any(|name| *name == hello.switch_id) {
+    if authenticated && !names.contains(&hello.switch_id) {
         let fault = FieldError::new(
             "hello.switch_id",
             "a name in the client's certificate",
@@ -267,18 +267,17 @@ async fn read<K: Kind>(
         return;
     }
     let pump = async {
-        if let Some(rest) = rest {
-            if !may_read(&reads, weight).await
+        if let Some(rest) = rest
+            && (!may_read(&reads, weight).await
                 || way
                     .send(ToCore {
                         sink: None,
                         input: rest,
                     })
                     .await
-                    .is_err()
-            {
-                return;
-            }
+                    .is_err())
+        {
+            return;
         }
         // An error is the stream's end, whatever it was: the switch comes back.
         while let Ok(Some(parts)) = inbound.message().await {
