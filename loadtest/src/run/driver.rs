@@ -16,9 +16,9 @@ use crate::record::{Entry, Line, Writer};
 use crate::switch::{Core, Happening, StreamKind};
 use crate::time::{Clock, MILLISECOND, SECOND, Us};
 
-/// Frames taken in one turn before timers are looked at again.
 /// Notes of the fault schedule that may wait for the driver: a run has dozens.
 pub(crate) const NOTES_MAX: usize = 1_024;
+/// Frames taken in one turn before timers are looked at again.
 const TURN_MAX: usize = 256;
 
 /// What drives a run.

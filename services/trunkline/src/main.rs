@@ -21,7 +21,6 @@ struct Cli {
 }
 
 #[derive(Subcommand, Debug)]
-#[expect(clippy::large_enum_variant, reason = "parsed once")]
 enum Command {
     /// The switches' streams, admission and the route deadline
     Gateway(gateway::Config),

@@ -31,11 +31,7 @@ fn start(role: &str, options: &[&str]) -> anyhow::Result<Role> {
     arguments.extend_from_slice(&["--drain-delay-ms", "100"]);
     arguments.extend_from_slice(options);
     let child = spawn(&arguments)?;
-    Ok(Role {
-        child,
-        grpc: grpc,
-        admin: admin,
-    })
+    Ok(Role { child, grpc, admin })
 }
 
 async fn ready(role: &Role) -> anyhow::Result<()> {
