@@ -147,7 +147,13 @@ async fn a_turn_and_a_notice_are_told_until_a_callback_replica_has_them() {
             .ask(from_callback(7, progress(v1::CallbackStep::Answered, 3)))
             .await,
     );
-    let answer = gateway.ask(route(7, now_ms())).await;
+    // The callback's leg is a call and a dialogue of its own.
+    let mut leg = route(7, now_ms());
+    if let Some(Body::Route(leg)) = &mut leg.body {
+        leg.call_id = "call-back-7".to_owned();
+        leg.cross_ref_id = "back-7".to_owned();
+    }
+    let answer = gateway.ask(leg).await;
     let v1::reply::Body::Answer(v1::Answer {
         body: Some(v1::answer::Body::Agent(agent)),
         ..

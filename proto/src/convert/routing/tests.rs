@@ -64,7 +64,6 @@ fn a_good_route_comes_out_whole() {
 #[test]
 fn every_field_outside_its_limits_is_named() {
     let named = [
-        (fault(|_, route| route.line = String::new()), "route.line"),
         (fault(|_, route| route.line = "x".repeat(65)), "route.line"),
         (fault(|_, route| route.topic = "a b".into()), "route.topic"),
         (
