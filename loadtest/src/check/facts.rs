@@ -85,9 +85,15 @@ pub(crate) struct Call {
     /// Empty: the mesh never named one.
     pub(crate) contact: String,
     pub(crate) cleared: Option<Us>,
+    /// When the switch last took its default route for it.
+    pub(crate) defaulted: Option<Us>,
     pub(crate) established: Vec<(Us, String)>,
     pub(crate) booked: bool,
 }
+
+/// A gateway's deadline lies ahead of the switch's timer by the switch's tick (62 ms) and two
+/// round trips.
+const GIVE_UP_AHEAD_MS: u64 = 70;
 
 /// A question to the mesh.
 #[derive(Clone, Debug, Default)]
@@ -190,6 +196,7 @@ impl Facts {
                     arrived: at,
                     contact: contact.clone(),
                     cleared: None,
+                    defaulted: None,
                     established: Vec::new(),
                     booked: false,
                 };
@@ -245,6 +252,9 @@ impl Facts {
                     slow: *slow_us,
                 };
                 self.question(*call, *dialogue, *round).default = Some(default);
+                if let Some(known) = self.calls.get_mut(call) {
+                    known.defaulted = Some(at);
+                }
                 match why {
                     DefaultWhy::Timer => self.counts.default_timer += 1,
                     DefaultWhy::Mesh => self.counts.default_mesh += 1,
@@ -475,9 +485,14 @@ impl Facts {
             .into_iter()
             .flatten()
             .filter_map(|call| self.calls.get(call));
+        // The gateway gives up, and frees the agent, before the switch hears of it.
+        let gave_up = |at: Us| (at / MILLISECOND).saturating_sub(GIVE_UP_AHEAD_MS);
         calls
-            .filter_map(|call| call.cleared)
-            .map(|at| at / MILLISECOND)
+            .flat_map(|call| {
+                let cleared = call.cleared.map(|at| at / MILLISECOND);
+                [cleared, call.defaulted.map(gave_up)]
+            })
+            .flatten()
             .collect()
     }
 

@@ -373,7 +373,8 @@ impl Core {
 
     /// The caller says a booking's code and cancels it.
     pub(crate) fn caller_cancels(&mut self, now: Us, number: CallNumber, code: String) {
-        if self.calls.contains_key(&number) {
+        if let Some(call) = self.calls.get(&number) {
+            let calling_device = call.new.number.clone().map(|id| cti::Device { id });
             self.note(
                 now,
                 Entry::CancelAsked {
@@ -384,7 +385,10 @@ impl Core {
             self.event(
                 now,
                 number,
-                cti::switch_event::Body::CallbackCancelled(cti::CallbackCancelled { code }),
+                cti::switch_event::Body::CallbackCancelled(cti::CallbackCancelled {
+                    code,
+                    calling_device,
+                }),
             );
         }
     }

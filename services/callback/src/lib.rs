@@ -8,7 +8,7 @@
 //!  routing  <== Link ==> routing -------------+   +---- worker (leased shards) <-+
 //! ```
 //!
-//! - `domain::callback` decides; [`desk`] loads, lets it decide, commits, then tells.
+//! - `domain::callback` decides; `desk` loads, lets it decide, commits, then tells.
 //! - A booking is accepted when it is durable, and only then; routing is told until it has
 //!   acknowledged, and holds the place. When the place's turn comes it says so, the shard's
 //!   leaseholder has a gateway dial, and what became of it goes back to routing, which alone

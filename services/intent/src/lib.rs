@@ -1,10 +1,10 @@
 //! The intent role: what a caller said or pressed, to a topic, or to a person.
 //!
-//! The pure part: [`token`](normalised) cuts text into words, [`redact`](redact()) finds
-//! what must not be kept, [`features`] hashes, [`linear`] scores, [`calibrate`] turns
-//! scores into a probability that can be acted on, [`decide`](decide()) applies the rules
-//! and the thresholds. [`train`] and [`artefact`] make and keep a [`model`], [`evaluate`]
-//! holds it against data, [`cli`] does so by hand. The thin shell around it, [`start`],
+//! The pure part: `token`(normalised) cuts text into words, `redact`(redact()) finds
+//! what must not be kept, `features` hashes, `linear` scores, `calibrate` turns
+//! scores into a probability that can be acted on, `decide`(decide()) applies the rules
+//! and the thresholds. `train` and `artefact` make and keep a `model`, `evaluate`
+//! holds it against data, `cli` does so by hand. The thin shell around it, `start`,
 //! serves one gRPC stream a gateway, batches in, batches out, and swaps the model when its
 //! file changes.
 //!

@@ -1,9 +1,9 @@
 //! The outcomes role: what became of every contact.
 //!
 //! Three parts, each also useful alone (`--relay`, `--consume`):
-//! - the [`relay`] takes events from the pools' outboxes in Redis to Kafka,
-//! - the [`consumer`] reads the topic and counts each event once,
-//! - the [`query`] API answers with the measures, each with its denominator and its
+//! - the `relay` takes events from the pools' outboxes in Redis to Kafka,
+//! - the `consumer` reads the topic and counts each event once,
+//! - the `query` API answers with the measures, each with its denominator and its
 //!   definition in words; the same numbers are gauges on `/metrics`.
 //!
 //! What events mean is decided in `domain::outcome`, which is pure: the same code

@@ -2,15 +2,15 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`config`] | options and policy |
-//! | [`store`] | keys, scripts, fence: all of Redis (the key layout is at its top) |
-//! | [`keeper`] | competes for a pool, loads it, gives it up |
-//! | [`lease`] | renews, and says when it could not |
-//! | [`driver`] | inputs in, one commit a batch, outputs out |
-//! | [`batch`], [`flight`] | what a commit carries; a commit on its way, and those before it |
-//! | [`owned`] | which pools are ours, for the links |
-//! | [`link`], [`reader`], [`peers`] | the stream of each gateway and callback replica, and who gets what |
-//! | [`metrics`] | everything counted |
+//! | `config` | options and policy |
+//! | `store` | keys, scripts, fence: all of Redis (the key layout is at its top) |
+//! | `keeper` | competes for a pool, loads it, gives it up |
+//! | `lease` | renews, and says when it could not |
+//! | `driver` | inputs in, one commit a batch, outputs out |
+//! | `batch`, `flight` | what a commit carries; a commit on its way, and those before it |
+//! | `owned` | which pools are ours, for the links |
+//! | `link`, `reader`, `peers` | the stream of each gateway and callback replica, and who gets what |
+//! | `metrics` | everything counted |
 //!
 //! What fails how: a replica that dies is replaced at its lease's end by one that loads
 //! the pool from Redis; Redis away for less than a lease delays answers, for longer makes

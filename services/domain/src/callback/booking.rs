@@ -187,7 +187,7 @@ impl Booking {
         }
     }
 
-    /// When [`Input::Tick`] is next needed; `None`: not by itself.
+    /// When [`super::Input::Tick`] is next needed; `None`: not by itself.
     #[must_use]
     pub fn next_deadline(&self, rules: &Rules) -> Option<TimeMs> {
         match self.place(rules) {

@@ -128,7 +128,7 @@ pub enum Input {
     },
     /// The pool has another owner, whose store may have lost the last second.
     PoolRecovered,
-    /// Time has passed: due at [`Booking::next_deadline`].
+    /// Time has passed: due at [`super::Booking::next_deadline`].
     Tick,
 }
 

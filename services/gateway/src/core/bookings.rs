@@ -17,7 +17,9 @@ use proto::callback::v1::{
     RefusalReason, Request, Response, Window, request, response,
 };
 use proto::convert::cti as check;
-use proto::cti::v1::{AnnounceBooking, CallRef, OfferAnswered, SwitchEvent, WindowOffer};
+use proto::cti::v1::{
+    AnnounceBooking, CallRef, CallbackCancelled, OfferAnswered, SwitchEvent, WindowOffer,
+};
 
 use super::mapping::{Mapped, contact_bytes};
 use super::{ContactMemo, Core, LinkId, Moment, Outgoing, Role, Source};
@@ -138,13 +140,19 @@ impl Core {
         source: &Arc<Source>,
         event_seq: u64,
         contact: ContactId,
-        code: &str,
+        cancelled: &CallbackCancelled,
     ) -> Result<Mapped, FieldError> {
-        let caller = self
-            .contacts
-            .get(&contact)
-            .map(|memo| memo.caller.clone())
-            .unwrap_or_default();
+        let code = cancelled.code.as_str();
+        let device = cancelled.calling_device.as_ref();
+        let told = device.and_then(|device| self.keys.number(&device.id));
+        let caller: bytes::Bytes = match told {
+            Some(number) => self.keys.caller(&number).0.to_be_bytes().to_vec().into(),
+            None => self
+                .contacts
+                .get(&contact)
+                .map(|memo| memo.caller.clone())
+                .unwrap_or_default(),
+        };
         let by_code = !code.is_empty() && !caller.is_empty();
         if !code.is_empty() && !by_code {
             return Err(FieldError::new(

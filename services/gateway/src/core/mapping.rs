@@ -74,13 +74,7 @@ impl Core {
             Some(Body::OfferAnswered(offer)) => self.map_offer(now, &source, at, &event, offer),
             Some(Body::CallbackCancelled(cancelled)) => {
                 let place = self.place_of(&source, &event, "", None)?;
-                self.cancellation(
-                    now,
-                    &source,
-                    event.event_seq,
-                    place.contact,
-                    &cancelled.code,
-                )
+                self.cancellation(now, &source, event.event_seq, place.contact, &cancelled)
             }
             Some(body) => {
                 let place = self.place_of(&source, &event, "", None)?;

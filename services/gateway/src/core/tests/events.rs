@@ -540,6 +540,7 @@ fn a_booking_is_cancelled_by_contact_or_by_the_code_and_the_caller() {
             contact,
             Body::CallbackCancelled(CallbackCancelled {
                 code: code.to_owned(),
+                calling_device: None,
             }),
         )
     };
