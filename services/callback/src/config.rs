@@ -2,9 +2,8 @@
 //! bound, never changed afterwards.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use domain::callback::Rules;
 use domain::policy::Policy;
 use runtime::Secret;
@@ -218,39 +217,6 @@ impl Config {
             );
         }
         Ok(())
-    }
-
-    /// The policy: the documents of `policy_dir`, or the worked example.
-    pub(crate) fn policy(&self) -> anyhow::Result<Arc<Policy>> {
-        let Some(folder) = &self.policy_dir else {
-            return Ok(Arc::new(Policy::worked_example()));
-        };
-        let mut documents = Vec::new();
-        let entries = std::fs::read_dir(folder)
-            .with_context(|| format!("policy_dir: reading {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            let is_yaml = path
-                .extension()
-                .is_some_and(|extension| extension == "yaml");
-            if is_yaml {
-                let name = path
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .into_owned();
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("policy_dir: reading {}", path.display()))?;
-                documents.push((name, text));
-            }
-        }
-        documents.sort();
-        let texts: Vec<(&str, &str)> = documents
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
-            .collect();
-        let policy = Policy::parse(&texts).context("policy_dir: the documents are not valid")?;
-        Ok(Arc::new(policy))
     }
 
     /// The rules that govern a booking's life.

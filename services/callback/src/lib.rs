@@ -66,7 +66,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 /// said on `/ready`.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
     config.check()?;
-    let policy = config.policy()?;
+    let policy = runtime::policy::load(config.policy_dir.as_deref())?;
     let mut service = Service::new("callback", &config.runtime)?;
     let metrics = Metrics::new(service.registry());
     let connection =

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use runtime::Secret;
 
 use crate::keys::Keys;
@@ -265,38 +265,5 @@ impl Config {
             );
         }
         Keys::from_config(self).map(|_| ())
-    }
-
-    /// The policy of `policy_dir`, or the worked example.
-    ///
-    /// # Errors
-    /// A document cannot be read, or the set is not valid.
-    pub fn policy(&self) -> anyhow::Result<domain::policy::Policy> {
-        let Some(folder) = &self.policy_dir else {
-            return Ok(domain::policy::Policy::worked_example());
-        };
-        let mut documents = Vec::new();
-        let entries = std::fs::read_dir(folder)
-            .with_context(|| format!("policy_dir: reading {}", folder.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            if path
-                .extension()
-                .is_some_and(|extension| extension == "yaml")
-            {
-                let text = std::fs::read_to_string(&path)
-                    .with_context(|| format!("policy_dir: reading {}", path.display()))?;
-                let name = path
-                    .file_name()
-                    .map(|name| name.to_string_lossy().into_owned());
-                documents.push((name.unwrap_or_default(), text));
-            }
-        }
-        documents.sort();
-        let pairs: Vec<(&str, &str)> = documents
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()))
-            .collect();
-        domain::policy::Policy::parse(&pairs).context("policy_dir")
     }
 }

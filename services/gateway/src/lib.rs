@@ -55,7 +55,7 @@ pub async fn start(
     shutdown: runtime::Shutdown,
 ) -> anyhow::Result<runtime::Running> {
     config.check()?;
-    let policy = Arc::new(config.policy()?);
+    let policy = runtime::policy::load(config.policy_dir.as_deref())?;
     if policy.pools.is_empty() {
         bail!("policy: no pool; at least one is needed");
     }

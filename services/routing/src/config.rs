@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use runtime::Secret;
 
 /// Who waits, who is ready, who gets whom: owns pools
@@ -144,46 +144,6 @@ fn within(name: &str, value: u64, min: u64, max: u64) -> anyhow::Result<()> {
         bail!("{name}: {value} is outside the limit: {min} to {max}");
     }
     Ok(())
-}
-
-/// Reads the policy: `*.yaml` of a folder, in order of name, or the embedded example.
-///
-/// # Errors
-/// A file cannot be read, or the set is not valid: every fault is in the error.
-pub(crate) fn policy(
-    directory: Option<&std::path::Path>,
-) -> anyhow::Result<domain::policy::Policy> {
-    let Some(directory) = directory else {
-        return Ok(domain::policy::Policy::worked_example());
-    };
-    let mut documents = Vec::new();
-    let entries = std::fs::read_dir(directory)
-        .with_context(|| format!("policy_dir: reading {}", directory.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml")
-        {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("policy_dir: reading {}", path.display()))?;
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            documents.push((name, text));
-        }
-    }
-    documents.sort();
-    let pairs: Vec<(&str, &str)> = documents
-        .iter()
-        .map(|(name, text)| (name.as_str(), text.as_str()))
-        .collect();
-    domain::policy::Policy::parse(&pairs).map_err(|faults| {
-        let lines: Vec<String> = faults.0.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("policy_dir: {}", lines.join("; "))
-    })
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 /// # Errors
 /// The configuration or the policy is not valid, or a port is taken.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let policy = Arc::new(config::policy(config.policy_dir.as_deref())?);
+    let policy = runtime::policy::load(config.policy_dir.as_deref())?;
     start_with(config, policy, shutdown).await
 }
 
